@@ -1,0 +1,93 @@
+# FreshData: `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+MONTHS ?= 1
+SPEED ?= 3600
+PYTEST := $(BIN)/python -m pytest
+
+##@ Start here
+
+.PHONY: demo
+demo: setup ## Run the main job on real data, end to end (MONTHS=12 for the whole year)
+	@$(BIN)/freshdata demo --months $(MONTHS)
+
+.PHONY: test
+test: setup ## Everything CI runs: lint, types, unit, integration, browser and a short chaos run
+	@bash scripts/test.sh
+
+##@ The platform
+
+.PHONY: up
+up: setup ## Leave the platform running, Dagster UI on 127.0.0.1:3000 (SPEED=3600)
+	@$(BIN)/freshdata up --speed $(SPEED)
+
+.PHONY: down
+down: setup ## Stop it
+	@$(BIN)/freshdata down
+
+.PHONY: status
+status: setup ## What runs, on which port, and how fresh each table is
+	@$(BIN)/freshdata status
+
+##@ Development
+
+.PHONY: setup
+setup: $(VENV)/.complete ## Prepare .venv/ and the Kafka jars; a re-run takes no time
+
+$(VENV)/.complete: uv.lock pyproject.toml pom.xml scripts/setup.sh
+	@bash scripts/setup.sh "$(PYTHON)" $(VENV)
+
+.PHONY: lint
+lint: setup ## Format check, lint, contract lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@for contract in contracts/*.odcs.yaml; do \
+	  $(BIN)/datacontract lint --no-inline-references $$contract >/tmp/contract-lint.$$$$ 2>&1 \
+	    || { cat /tmp/contract-lint.$$$$; rm -f /tmp/contract-lint.$$$$; exit 1; }; done; rm -f /tmp/contract-lint.$$$$
+	@echo "lint: clean"
+
+.PHONY: types
+types: setup ## Strict static types
+	@$(BIN)/mypy
+
+.PHONY: unit
+unit: setup ## Unit tests
+	@$(PYTEST) tests/unit
+
+.PHONY: integration
+integration: setup ## Tests on a real broker, lake and Dagster instance
+	@$(PYTEST) tests/integration
+
+.PHONY: browser
+browser: setup ## Tests that drive the Dagster UI in headless Chromium
+	@$(PYTEST) tests/browser
+
+.PHONY: chaos
+chaos: setup ## Kill real processes at named points and compare every layer
+	@$(PYTEST) tests/chaos
+
+.PHONY: format
+format: setup ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: setup ## Resolve pyproject.toml into uv.lock
+	@$(BIN)/uv lock --python "$(PYTHON)"
+	@$(BIN)/python scripts/lock.py
+
+.PHONY: clean
+clean: ## Stop the platform and remove everything that was made
+	@if [ -x $(BIN)/freshdata ]; then $(BIN)/freshdata down || true; fi
+	@rm -rf $(VENV) .freshdata .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-zA-Z_-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)

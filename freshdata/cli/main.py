@@ -1,0 +1,38 @@
+"""The ``freshdata`` command. Commands import what they need when they run, so that ``--help`` answers at once."""
+
+import sys
+
+import typer
+
+from freshdata.cli import contract, demo, produce, query, services, verify, worker
+from freshdata.errors import FreshDataError
+
+app = typer.Typer(
+    name="freshdata",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Data that is fresh, fast and right: from a data contract to Kafka, Iceberg, checks and lineage.",
+    epilog="Start with [bold]freshdata demo[/bold], then [bold]freshdata up[/bold].",
+)
+app.command(help="Run the main job on real data, end to end, and check every number.")(demo.demo)
+app.command(help="Start the platform and leave it running.")(services.up)
+app.command(help="Stop the platform.")(services.down)
+app.command(help="What runs, on which port, and how fresh each table is.")(services.status)
+app.command(help="Replay the sample's events into Kafka.")(produce.produce)
+app.command(help="Run the stream worker of one stream until it is stopped.")(worker.worker)
+app.command(help="Compare Kafka, Bronze, quarantine, Silver and Gold row by row.")(verify.verify)
+app.command(help="Run SQL over the lake.")(query.query)
+app.add_typer(contract.app, name="contract")
+
+
+def main() -> None:
+    """Entry point: a mistake of the user's ends in one line and exit code 1, never in a traceback."""
+    try:
+        app()
+    except FreshDataError as error:
+        from rich.console import Console
+
+        Console(stderr=True).print(f"[red]✗[/red] {error.message} [dim]{error.remedy}[/dim]", highlight=False)
+        sys.exit(1)

@@ -1,0 +1,212 @@
+"""Read data contracts (Open Data Contract Standard v3 YAML) from a folder."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
+from pydantic import TypeAdapter, ValidationError
+
+from freshdata.contracts.model import Column, Contract, Enrichment, StreamRules
+from freshdata.errors import ContractError
+
+SUFFIX = ".odcs.yaml"
+# Names become table, topic and column identifiers: nothing that would need quoting anywhere.
+IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
+ISO_DURATION = TypeAdapter(timedelta)
+PHYSICAL: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamptz": pa.timestamp("us", "UTC"),
+    "timestamp_ntz": pa.timestamp("us"),
+}
+DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(\d{1,2})\)")
+LIMITS = {"minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt"}
+STRING_LIMITS = {"minLength": "min_length", "maxLength": "max_length", "pattern": "pattern"}
+
+
+def load_contracts(folder: Path) -> dict[str, Contract]:
+    """Read every contract of a folder.
+
+    Args:
+        folder: Folder with ``*.odcs.yaml`` files.
+
+    Returns:
+        The contracts by name, sorted.
+
+    Raises:
+        ContractError: a file is not a valid contract, or two files use one name.
+    """
+    contracts: dict[str, Contract] = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        contract = load_contract(path)
+        if contract.name in contracts:
+            raise ContractError(path.name, f"the name {contract.name} is taken.", remedy="Rename one of the two.")
+        contracts[contract.name] = contract
+    if not contracts:
+        raise ContractError(str(folder), "no contract found.", remedy=f"Put a *{SUFFIX} file there.")
+    return contracts
+
+
+def load_contract(path: Path) -> Contract:
+    """Read one contract.
+
+    Raises:
+        ContractError: the file is not ODCS, or lacks what the platform needs.
+    """
+    try:
+        odcs = OpenDataContractStandard.from_file(str(path))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ContractError(path.name, f"cannot be read: {error}.", remedy="See docs/contracts.md.") from error
+    if not odcs.schema_ or len(odcs.schema_) != 1:
+        raise ContractError(path.name, "must hold exactly one schema.", remedy="Write one contract for each stream.")
+    return _Reader(path.name, odcs, odcs.schema_[0]).contract()
+
+
+class _Reader:
+    """Reads one ODCS schema object; every complaint names the file and the field."""
+
+    def __init__(self, file: str, odcs: OpenDataContractStandard, schema: SchemaObject) -> None:
+        self.file = file
+        self.odcs = odcs
+        self.schema = schema
+        self.custom: dict[str, Any] = {str(item.property): item.value for item in schema.customProperties or []}
+
+    def error(self, message: str, remedy: str) -> ContractError:
+        return ContractError(self.file, message, remedy=remedy)
+
+    def contract(self) -> Contract:
+        columns = tuple(self.column(item) for item in self.schema.properties or [])
+        if not columns:
+            raise self.error("has no properties.", "List the fields under schema.properties.")
+        name = self.identifier(self.schema.name)
+        kind = self.custom.get("kind", "stream")
+        if kind not in ("stream", "lookup"):
+            raise self.error(f"kind is {kind!r}.", "Use stream or lookup.")
+        keys = [item for item in self.schema.properties or [] if item.primaryKey]
+        if not keys:
+            raise self.error("has no primary key.", "Mark a property with primaryKey: true.")
+        keys.sort(key=lambda item: item.primaryKeyPosition or 0)
+        return Contract(
+            name=name,
+            version=str(self.odcs.version),
+            kind=kind,
+            description=self.schema.description or "",
+            owner=(self.odcs.team.name if self.odcs.team and hasattr(self.odcs.team, "name") else "") or "unowned",
+            columns=columns,
+            primary_key=tuple(str(item.name) for item in keys),
+            stream=self.rules({column.name: column for column in columns}) if kind == "stream" else None,
+            odcs=self.odcs,
+        )
+
+    def identifier(self, name: str | None) -> str:
+        if not name or not IDENTIFIER.fullmatch(name):
+            raise self.error(f"{name!r} is not a valid name.", "Use lower case letters, digits and underscores.")
+        return name
+
+    def column(self, item: SchemaProperty) -> Column:
+        options = item.logicalTypeOptions or {}
+        names = LIMITS if item.logicalType in ("integer", "number") else STRING_LIMITS
+        limits = {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
+        if "pattern" in limits:
+            # JSON's `$` ends the text; Python's also accepts a newline after it ("UA\n" passed "^[A-Z]+$").
+            limits["pattern"] = re.sub(r"\$$", r"\\Z", limits["pattern"])
+        return Column(
+            name=self.identifier(item.name),
+            type=self.type(item),
+            required=bool(item.required or item.primaryKey),
+            description=item.description or "",
+            enum=tuple(value.value for value in item.enum or []),
+            limits=limits,
+        )
+
+    def type(self, item: SchemaProperty) -> pa.DataType:
+        physical = (item.physicalType or "").lower()
+        if match := DECIMAL.fullmatch(physical):
+            return pa.decimal128(int(match[1]), int(match[2]))
+        if physical not in PHYSICAL:
+            raise self.error(
+                f"field {item.name}: physicalType {item.physicalType!r} is not supported.",
+                f"Use one of {', '.join(PHYSICAL)} or decimal(p,s).",
+            )
+        return PHYSICAL[physical]
+
+    def rules(self, columns: dict[str, Column]) -> StreamRules:
+        dedupe_key = tuple(self.custom.get("dedupeKey") or ())
+        tenant = self.custom.get("tenantPartition", "tenant")
+        buckets = re.fullmatch(r"bucket\((\d{1,4})\)", str(tenant))
+        if tenant != "tenant" and not buckets:
+            raise self.error(f"tenantPartition is {tenant!r}.", "Use tenant or bucket(N).")
+        rules = StreamRules(
+            topic=str(self.custom.get("topic") or self.schema.name),
+            topic_partitions=int(self.custom.get("topicPartitions", 1)),
+            tenant_field=str(self.custom.get("tenantField", "tenant_id")),
+            event_time_field=str(self.custom.get("eventTimeField", "event_time")),
+            event_date_field=str(self.custom.get("eventDateField", "event_date")),
+            derives_event_date="eventDateField" not in self.custom,
+            dedupe_key=dedupe_key,
+            dedupe_window=self.duration("dedupeWindow", "P1D"),
+            version_field=self.custom.get("versionField"),
+            allowed_lateness=self.duration("allowedLateness", "PT1H"),
+            max_future=self.duration("maxFuture", "PT1H"),
+            unknown_fields=self.custom.get("unknownFieldPolicy", "quarantine"),
+            granularity=self.custom.get("partitionGranularity", "day"),
+            tenant_buckets=int(buckets[1]) if buckets else None,
+            clustering=tuple(self.custom.get("clusteringColumns") or ()),
+            freshness=self.sla("freshness"),
+            idle_after=self.duration("tenantIdleAfter", "P7D"),
+            enrichments=tuple(Enrichment(**item) for item in self.custom.get("enrichments") or ()),
+        )
+        self.check(rules, columns)
+        return rules
+
+    def check(self, rules: StreamRules, columns: dict[str, Column]) -> None:
+        dated = () if rules.derives_event_date else (rules.event_date_field,)
+        required = [rules.tenant_field, rules.event_time_field, *dated, *rules.dedupe_key]
+        named = [*required, *rules.clustering, *([rules.version_field] if rules.version_field else [])]
+        for name in named:
+            if name not in columns:
+                raise self.error(f"names the field {name}, which it does not have.", "Add it to schema.properties.")
+        for name in required:
+            if not columns[name].required:
+                raise self.error(f"field {name} must be required.", "Set required: true on it.")
+        if len(rules.dedupe_key) != 1 or self.custom.get("messageKey") != rules.dedupe_key[0]:
+            # Deduplication is per Kafka partition: it is right only when equal keys share one.
+            raise self.error(
+                "the dedupe key must be one field and the Kafka message key.",
+                "Set dedupeKey: [FIELD] and messageKey: FIELD to the same field.",
+            )
+        if columns[rules.event_time_field].type != PHYSICAL["timestamptz"]:
+            raise self.error(f"field {rules.event_time_field} must be a timestamptz.", "Correct its physicalType.")
+        if dated and columns[rules.event_date_field].type != PHYSICAL["date"]:
+            raise self.error(f"field {rules.event_date_field} must be a date.", "Correct its physicalType.")
+        if rules.unknown_fields not in ("quarantine", "ignore") or rules.granularity not in ("day", "hour"):
+            raise self.error(
+                "unknownFieldPolicy or partitionGranularity has an unknown value.",
+                "Use quarantine|ignore and day|hour.",
+            )
+
+    def duration(self, name: str, default: str) -> timedelta:
+        return self.parse_duration(name, self.custom.get(name, default))
+
+    def parse_duration(self, name: str, value: Any) -> timedelta:
+        try:
+            return ISO_DURATION.validate_python(str(value))
+        except ValidationError as error:
+            raise self.error(f"{name} is {value!r}.", "Write an ISO 8601 duration such as PT6H.") from error
+
+    def sla(self, name: str) -> timedelta:
+        for item in self.odcs.slaProperties or []:
+            if item.property == name:
+                unit = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}.get(str(item.unit))
+                if unit is None:
+                    raise self.error(f"SLA {name} has the unit {item.unit!r}.", "Use d, h, m or s.")
+                return timedelta(**{unit: float(str(item.value))})
+        raise self.error(f"has no {name} SLA.", f"Add slaProperties with property: {name}.")

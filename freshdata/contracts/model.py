@@ -1,0 +1,140 @@
+"""What the platform needs to know of a data contract, read once from its ODCS document."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import pyarrow as pa
+
+Kind = Literal["stream", "lookup"]
+UnknownFields = Literal["quarantine", "ignore"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One field of a contract.
+
+    Attributes:
+        name: Field and column name.
+        type: Arrow type of the column.
+        required: Whether an event without it breaks the contract.
+        description: What it means, or an empty string.
+        enum: The only values allowed, or an empty tuple.
+        limits: msgspec constraints (``ge``, ``le``, ``gt``, ``lt``, ``pattern``, ``min_length``, ``max_length``).
+    """
+
+    name: str
+    type: pa.DataType
+    required: bool
+    description: str
+    enum: tuple[Any, ...]
+    limits: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Enrichment:
+    """Columns that the worker adds from a lookup table.
+
+    Attributes:
+        lookup: Name of the lookup contract, for example ``airlines``.
+        key: The stream's column that holds the lookup's primary key.
+        columns: Lookup column to the name it gets in Bronze.
+    """
+
+    lookup: str
+    key: str
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class StreamRules:
+    """How a stream's events are keyed, timed, deduplicated and laid out.
+
+    Attributes:
+        topic: Kafka topic.
+        topic_partitions: Number of partitions the topic is created with.
+        tenant_field: Column that names the tenant.
+        event_time_field: Column that says when the event happened (UTC).
+        event_date_field: Column that says which day's Silver and Gold partitions the event belongs to.
+        derives_event_date: Whether the worker computes that column, as the UTC date of the event time.
+        dedupe_key: Columns that identify an event; its first one is the Kafka message key.
+        dedupe_window: How long (event time) a key is remembered.
+        version_field: Column that orders versions of one key, or None when events are never corrected.
+        allowed_lateness: How far behind the newest event time an event may be before it is flagged late.
+        max_future: How far ahead of its Kafka timestamp an event time may be before the event is refused.
+        unknown_fields: What happens to an event that carries fields the contract does not name.
+        granularity: Bronze partition granularity of the ingestion time.
+        tenant_buckets: Number of hash buckets for the tenant partition; None partitions by the tenant itself.
+        clustering: Columns that rows of a file are sorted by, before event time.
+        freshness: SLA: the newest event of each tenant may be this old.
+        idle_after: A tenant silent for longer counts as idle, not as late.
+        enrichments: Lookup columns the worker adds.
+    """
+
+    topic: str
+    topic_partitions: int
+    tenant_field: str
+    event_time_field: str
+    event_date_field: str
+    derives_event_date: bool
+    dedupe_key: tuple[str, ...]
+    dedupe_window: timedelta
+    version_field: str | None
+    allowed_lateness: timedelta
+    max_future: timedelta
+    unknown_fields: UnknownFields
+    granularity: Literal["day", "hour"]
+    tenant_buckets: int | None
+    clustering: tuple[str, ...]
+    freshness: timedelta
+    idle_after: timedelta
+    enrichments: tuple[Enrichment, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One data contract.
+
+    Attributes:
+        name: Schema name: the stream's or lookup's name in every layer.
+        version: Contract version.
+        kind: ``stream`` (fed by Kafka) or ``lookup`` (a small reference table).
+        description: What the data is.
+        owner: Owning team.
+        columns: The fields, in contract order.
+        primary_key: Primary key columns.
+        stream: The stream rules; None for a lookup.
+        odcs: The parsed ODCS document, for what reads it further (quality rules).
+    """
+
+    name: str
+    version: str
+    kind: Kind
+    description: str
+    owner: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...]
+    stream: StreamRules | None
+    odcs: Any
+
+    @property
+    def rules(self) -> StreamRules:
+        """The stream rules of a contract that is known to be a stream's."""
+        if self.stream is None:
+            raise TypeError(f"{self.name} is a lookup, not a stream")
+        return self.stream
+
+    @property
+    def table(self) -> str:
+        """Identifier of the table its data lands in."""
+        return f"bronze.{self.name}" if self.kind == "stream" else f"lookup.{self.name}"
+
+    @property
+    def quarantine_table(self) -> str:
+        """Identifier of the table that keeps the events that broke the contract."""
+        return f"quarantine.{self.name}"
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """The contract's own fields as an Arrow schema."""
+        return pa.schema([pa.field(column.name, column.type, not column.required) for column in self.columns])

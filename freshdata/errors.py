@@ -1,0 +1,145 @@
+"""The errors a user can meet. Each carries its facts as attributes and ends with the remedy."""
+
+
+class FreshDataError(Exception):
+    """Root of every error FreshData raises on purpose.
+
+    Attributes:
+        message: What went wrong, with the facts.
+        remedy: What the reader can do about it.
+    """
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(f"{message} {remedy}")
+        self.message = message
+        self.remedy = remedy
+
+
+class ConfigError(FreshDataError):
+    """A setting is missing, contradicts another, or names something that does not exist."""
+
+
+class PrerequisiteError(FreshDataError):
+    """A program the platform needs is missing or too old.
+
+    Attributes:
+        program: The program's name, for example ``java``.
+    """
+
+    def __init__(self, program: str, message: str, *, remedy: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.program = program
+
+
+class ServiceError(FreshDataError):
+    """A service did not start, died, or does not answer.
+
+    Attributes:
+        service: The service's name, for example ``kafka``.
+    """
+
+    def __init__(self, service: str, message: str, *, remedy: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.service = service
+
+
+class AlreadyRunningError(FreshDataError):
+    """Another process holds the platform's lock.
+
+    Attributes:
+        pid: The holder's process id, or None when it could not be read.
+    """
+
+    def __init__(self, what: str, pid: int | None, *, remedy: str) -> None:
+        super().__init__(f"{what} is already running (pid {pid}).", remedy=remedy)
+        self.pid = pid
+
+
+class ContractError(FreshDataError):
+    """A data contract is invalid or lacks what the platform needs.
+
+    Attributes:
+        contract: The contract's name or file.
+    """
+
+    def __init__(self, contract: str, message: str, *, remedy: str) -> None:
+        super().__init__(f"Contract {contract}: {message}", remedy=remedy)
+        self.contract = contract
+
+
+class RuleError(ContractError):
+    """A quality rule of a contract cannot be checked as it is written, or could never fail.
+
+    Attributes:
+        rule: The rule's id, for example ``tailnum.tailnum_nulls``.
+    """
+
+    def __init__(self, contract: str, rule: str, message: str, *, remedy: str) -> None:
+        super().__init__(contract, f"rule {rule} {message}", remedy=remedy)
+        self.rule = rule
+
+
+class LakeError(FreshDataError):
+    """A table is missing, or its history does not hold what a reader or writer needs.
+
+    Attributes:
+        table: The table's identifier, for example ``bronze.flight_events``.
+    """
+
+    def __init__(self, table: str, message: str, *, remedy: str) -> None:
+        super().__init__(f"Table {table}: {message}", remedy=remedy)
+        self.table = table
+
+
+class FencedError(LakeError):
+    """Another writer already committed these offsets: this batch must be dropped and the partitions re-seeked.
+
+    Attributes:
+        partition: The Kafka partition whose offset had moved.
+        expected: The offset at which the batch began.
+        found: The offset the table holds.
+    """
+
+    def __init__(self, table: str, partition: int, expected: int, found: int) -> None:
+        super().__init__(
+            table,
+            f"partition {partition} is at offset {found}, the batch began at {expected}: another worker owns it.",
+            remedy="Drop the batch and seek to the table's offset (the worker does so by itself).",
+        )
+        self.partition = partition
+        self.expected = expected
+        self.found = found
+
+
+class ClusterMismatchError(LakeError):
+    """The table's offsets belong to another Kafka cluster.
+
+    Attributes:
+        recorded: The cluster id in the table.
+        connected: The id of the cluster the worker is connected to.
+    """
+
+    def __init__(self, table: str, recorded: str, connected: str) -> None:
+        super().__init__(
+            table,
+            f"its offsets belong to Kafka cluster {recorded}, but the worker is connected to {connected}.",
+            remedy="Connect to the recorded cluster, or ingest the new one into a fresh table.",
+        )
+        self.recorded = recorded
+        self.connected = connected
+
+
+class TransformError(FreshDataError):
+    """A Silver or Gold model could not be built.
+
+    Attributes:
+        model: The model's name, for example ``gold.carrier_day``.
+    """
+
+    def __init__(self, model: str, message: str, *, remedy: str) -> None:
+        super().__init__(f"Model {model}: {message}", remedy=remedy)
+        self.model = model
+
+
+class QueryError(FreshDataError):
+    """A query given by a user could not be run."""

@@ -1,0 +1,165 @@
+"""Open the Iceberg catalog, and create the tables that a contract asks for."""
+
+from typing import Any
+from urllib.parse import urlparse
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import assign_fresh_schema_ids
+from pyiceberg.table import Table
+from pyiceberg.table.sorting import SortField, SortOrder
+from pyiceberg.transforms import BucketTransform, IdentityTransform, Transform
+
+from freshdata.contracts import Contract
+from freshdata.errors import LakeError
+from freshdata.settings import Settings
+
+# Spark and Trino find the tables under this name too: in a JDBC catalog it is part of a table's identity.
+CATALOG_NAME = "lake"
+TABLE_PROPERTIES = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    # A blind retry lets a fenced worker's rows land behind its successor's: PyIceberg's default of 4 does.
+    "commit.retry.num-retries": "0",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "50",
+}
+UTC_TIMESTAMP = pa.timestamp("us", "UTC")
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("key", pa.binary()),
+        pa.field("payload", pa.binary()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("contract_version", pa.string(), nullable=False),
+        pa.field("ingested_at", UTC_TIMESTAMP, nullable=False),
+        pa.field("ingestion_date", pa.date32(), nullable=False),
+    ]
+)
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Open the instance's catalog: SQLite in its home folder, or the one that ``FRESHDATA_CATALOG_*`` names."""
+    uri = settings.catalog_uri or f"sqlite:///{settings.home}/catalog.db?timeout=60"
+    warehouse = settings.catalog_warehouse or f"file://{settings.home}/warehouse"
+    if uri.startswith("sqlite:///"):
+        settings.home.mkdir(parents=True, exist_ok=True)
+    kind = "rest" if urlparse(uri).scheme in ("http", "https") else "sql"
+    return load_catalog(CATALOG_NAME, type=kind, uri=uri, warehouse=warehouse, **settings.catalog_properties)
+
+
+def load_table(catalog: Catalog, name: str) -> Table:
+    """Load a table.
+
+    Raises:
+        LakeError: there is no such table.
+    """
+    try:
+        return catalog.load_table(name)
+    except NoSuchTableError as error:
+        raise LakeError(name, "does not exist.", remedy="Ingest its stream or materialize its model first.") from error
+
+
+def bronze_schema(contract: Contract, lookups: dict[str, Contract]) -> pa.Schema:
+    """The Bronze columns of a stream: the contract's, the enrichments', and where and when each row came in.
+
+    Args:
+        contract: The stream's contract.
+        lookups: All contracts by name; enrichments take their column types from them.
+    """
+    rules = contract.rules
+    fields = list(contract.arrow_schema)
+    if rules.derives_event_date:
+        fields.append(pa.field(rules.event_date_field, pa.date32(), nullable=False))
+    for enrichment in rules.enrichments:
+        source = lookups[enrichment.lookup].arrow_schema
+        fields += [pa.field(name, source.field(column).type) for column, name in enrichment.columns.items()]
+    fields += [
+        pa.field("_partition", pa.int32(), nullable=False),
+        pa.field("_offset", pa.int64(), nullable=False),
+        pa.field("_ingested_at", UTC_TIMESTAMP, nullable=False),
+        pa.field("_late", pa.bool_(), nullable=False),
+        pa.field("ingestion_date", pa.date32(), nullable=False),
+    ]
+    if rules.granularity == "hour":
+        fields.append(pa.field("ingestion_hour", UTC_TIMESTAMP, nullable=False))
+    return pa.schema(fields)
+
+
+def ensure_stream_tables(catalog: Catalog, contract: Contract, lookups: dict[str, Contract]) -> tuple[Table, Table]:
+    """Create, or bring up to the contract, a stream's Bronze and quarantine tables.
+
+    Columns that the contract has gained are added as optional ones; old files are not touched.
+
+    Returns:
+        The Bronze and the quarantine table.
+    """
+    rules = contract.rules
+    by_tenant: Transform[Any, Any] = (
+        BucketTransform(rules.tenant_buckets) if rules.tenant_buckets else IdentityTransform()
+    )
+    time_column = "ingestion_hour" if rules.granularity == "hour" else "ingestion_date"
+    bronze = ensure_table(
+        catalog,
+        contract.table,
+        bronze_schema(contract, lookups),
+        partition_by={time_column: IdentityTransform(), rules.tenant_field: by_tenant},
+        sort_by=(*rules.clustering, rules.event_time_field),
+    )
+    quarantine = ensure_table(
+        catalog, contract.quarantine_table, QUARANTINE_SCHEMA, partition_by={"ingestion_date": IdentityTransform()}
+    )
+    return bronze, quarantine
+
+
+def ensure_table(
+    catalog: Catalog,
+    name: str,
+    schema: pa.Schema,
+    *,
+    partition_by: dict[str, Transform[Any, Any]] | None = None,
+    sort_by: tuple[str, ...] = (),
+) -> Table:
+    """Create a table, or add the columns it lacks.
+
+    Args:
+        catalog: The catalog.
+        name: Table identifier, ``namespace.table``.
+        schema: Arrow schema of the table.
+        partition_by: Source column to its partition transform.
+        sort_by: Columns of the sort order.
+    """
+    catalog.create_namespace_if_not_exists(name.rpartition(".")[0])
+    iceberg = assign_fresh_schema_ids(_pyarrow_to_schema_without_ids(schema))
+    try:
+        return catalog.create_table(
+            name,
+            iceberg,
+            partition_spec=PartitionSpec(
+                *(
+                    PartitionField(
+                        iceberg.find_field(column).field_id, 1000 + number, transform, _part(column, transform)
+                    )
+                    for number, (column, transform) in enumerate((partition_by or {}).items())
+                )
+            ),
+            sort_order=SortOrder(*(SortField(iceberg.find_field(c).field_id, IdentityTransform()) for c in sort_by)),
+            properties=TABLE_PROPERTIES,
+        )
+    except TableAlreadyExistsError:
+        table = catalog.load_table(name)
+    if added := [field for field in iceberg.fields if field.name not in table.schema().column_names]:
+        with table.update_schema() as update:
+            for field in added:
+                update.add_column(field.name, field.field_type, required=False)
+    return table
+
+
+def _part(column: str, transform: Transform[Any, Any]) -> str:
+    # An Iceberg partition field may share its source column's name only under the identity transform.
+    return column if isinstance(transform, IdentityTransform) else f"{column}_bucket"

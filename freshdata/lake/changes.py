@@ -1,0 +1,152 @@
+"""What was added to a table since one of its snapshots: read from manifests, not from data files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.manifest import ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import DateType
+
+from freshdata.lake.progress import ancestors
+
+EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class PartitionChange:
+    """What happened to one partition of a table.
+
+    Attributes:
+        partition: Partition field name to value (dates as ``date``).
+        rows: Rows in the data files added; 0 when files were only taken away.
+        files: Data files added.
+    """
+
+    partition: dict[str, Any]
+    rows: int
+    files: int
+
+
+def is_ancestor(table: Table, snapshot_id: int) -> bool:
+    """Whether a snapshot is the table's current one or an ancestor of it that has not expired."""
+    return any(snapshot.snapshot_id == snapshot_id for snapshot in ancestors(table))
+
+
+def added_partitions(table: Table, after: int | None) -> list[PartitionChange]:
+    """The partitions touched after a snapshot, those that only lost rows included.
+
+    Args:
+        table: The table, refreshed.
+        after: Snapshot id; None, or one that is no ancestor, means since ever.
+    """
+    touched: dict[tuple[tuple[str, Any], ...], tuple[int, int]] = {}
+    for manifest, entry in _changed_entries(table, after):
+        partition = tuple(_partition(table, manifest, entry).items())
+        rows, files = touched.get(partition, (0, 0))
+        if manifest.content == ManifestContent.DATA and entry.status != ManifestEntryStatus.DELETED:
+            rows, files = rows + entry.data_file.record_count, files + 1
+        touched[partition] = (rows, files)
+    return [PartitionChange(dict(partition), rows, files) for partition, (rows, files) in touched.items()]
+
+
+def touched_dates(table: Table, column: str, after: int | None) -> set[date] | None:
+    """The values of a date partition column that were touched after a snapshot.
+
+    Args:
+        table: The table, refreshed.
+        column: Source column of an identity partition field.
+        after: Snapshot id.
+
+    Returns:
+        The dates; None when it cannot be told, because the snapshot is None or no ancestor, or because rows changed in a table
+        that is not partitioned by the column. Whoever gets None does everything.
+    """
+    if after is None or not is_ancestor(table, after):
+        return None
+    dates: set[date] = set()
+    for change in added_partitions(table, after):
+        value = change.partition.get(column)
+        if not isinstance(value, date):
+            return None
+        dates.add(value)
+    return dates
+
+
+def new_rows(table: Table, after: int | None, columns: tuple[str, ...] | None = None) -> pa.RecordBatchReader:
+    """The rows appended after a snapshot, batch by batch.
+
+    Args:
+        table: The table, refreshed.
+        after: Snapshot id; None, or one that is no ancestor, reads the whole table.
+        columns: Columns to read; None reads all.
+    """
+    selected = columns or ("*",)
+    if after is None or not is_ancestor(table, after):
+        return table.scan(selected_fields=selected).to_arrow_batch_reader()
+    scan = table.incremental_append_scan(selected_fields=selected).from_snapshot_id_exclusive(after)
+    return scan.to_arrow_batch_reader()
+
+
+def appends_only(table: Table, after: int) -> bool:
+    """Whether nothing but rows was added after a snapshot, an ancestor: then :func:`new_rows` is all that happened."""
+    for snapshot in ancestors(table):
+        if snapshot.snapshot_id == after:
+            return True
+        if snapshot.summary is None or snapshot.summary.operation not in (Operation.APPEND, Operation.REPLACE):
+            return False
+    return False
+
+
+def date_ranges(dates: set[date] | frozenset[date]) -> list[tuple[date, date]]:
+    """Group dates into contiguous ranges, first and last day inclusive, in order."""
+    ranges: list[tuple[date, date]] = []
+    for day in sorted(dates):
+        if ranges and ranges[-1][1] + timedelta(days=1) == day:
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ranges
+
+
+def _changed_entries(table: Table, after: int | None) -> Iterator[tuple[ManifestFile, ManifestEntry]]:
+    head = table.current_snapshot()
+    if head is None:
+        return
+    if after is None or not is_ancestor(table, after):
+        for manifest in head.manifests(table.io):
+            for entry in manifest.fetch_manifest_entry(table.io):
+                yield manifest, entry
+        return
+    for snapshot in ancestors(table):
+        if snapshot.snapshot_id == after:
+            return
+        if snapshot.summary is not None and snapshot.summary.operation == Operation.REPLACE:
+            continue  # A compaction moves rows between files; it changes none.
+        yield from _own_entries(table, snapshot)
+
+
+def _own_entries(table: Table, snapshot: Snapshot) -> Iterator[tuple[ManifestFile, ManifestEntry]]:
+    # A snapshot's own manifests also carry over entries of earlier ones; only what it added or took away is its doing.
+    for manifest in snapshot.manifests(table.io):
+        if manifest.added_snapshot_id != snapshot.snapshot_id:
+            continue
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+            if entry.status != ManifestEntryStatus.EXISTING and entry.snapshot_id == snapshot.snapshot_id:
+                yield manifest, entry
+
+
+def _partition(table: Table, manifest: ManifestFile, entry: ManifestEntry) -> dict[str, Any]:
+    spec = table.specs()[manifest.partition_spec_id]
+    values: dict[str, Any] = {}
+    for position, field in enumerate(spec.fields):
+        value = entry.data_file.partition[position]
+        kind = table.schema().find_type(field.source_id)
+        if isinstance(kind, DateType) and isinstance(field.transform, IdentityTransform) and isinstance(value, int):
+            value = EPOCH + timedelta(days=value)
+        values[field.name] = value
+    return values

@@ -1,0 +1,61 @@
+"""DuckDB over the lake: load the bundled extensions and attach the catalog's REST face."""
+
+import threading
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from freshdata.errors import PrerequisiteError
+from freshdata.lake.catalog import CATALOG_NAME, open_catalog
+from freshdata.lake.rest_catalog import CatalogFace
+from freshdata.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+EXTENSIONS = ("httpfs", "avro", "iceberg")
+# Two such connections (a transformation and a query) beside the workers and Dagster stay within the platform's 3 GiB.
+MEMORY_LIMIT = "1GB"
+_faces: dict[str, CatalogFace] = {}
+_lock = threading.Lock()
+
+
+def catalog_face(settings: Settings) -> CatalogFace:
+    """The REST face of the instance's catalog: one in each process, started at the first call."""
+    with _lock:
+        key = f"{settings.catalog_uri} {settings.home}"
+        if key not in _faces:
+            _faces[key] = CatalogFace(open_catalog(settings))
+        return _faces[key]
+
+
+def attach_lake(connection: "duckdb.DuckDBPyConnection", settings: Settings) -> None:
+    """Attach the lake to a DuckDB connection as the catalog ``lake``.
+
+    Raises:
+        PrerequisiteError: an extension is missing or was built for another DuckDB version.
+    """
+    for name in EXTENSIONS:
+        connection.execute(f"LOAD '{_extension(name)}'")
+    spill = settings.home / "tmp"
+    for option, value in (("TimeZone", "UTC"), ("memory_limit", MEMORY_LIMIT), ("temp_directory", str(spill))):
+        connection.execute(f"SET {option} = ?", [value])
+    url = catalog_face(settings).url
+    connection.execute(
+        f"ATTACH IF NOT EXISTS '{CATALOG_NAME}' AS {CATALOG_NAME} "
+        f"(TYPE iceberg, ENDPOINT '{url}', AUTHORIZATION_TYPE 'none')"
+    )
+
+
+def _extension(name: str) -> Path:
+    import duckdb
+
+    module: Any = import_module(f"duckdb_extension_{name}")
+    path = Path(module.__file__).parent / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+    if not path.is_file():
+        raise PrerequisiteError(
+            "duckdb",
+            f"The {name} extension is not built for DuckDB {duckdb.__version__}.",
+            remedy="Install the versions named in pyproject.toml: `make setup`.",
+        )
+    return path

@@ -1,0 +1,75 @@
+"""Ask the lake with SQL: every table under its plain name, ``gold.carrier_day``."""
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from freshdata.errors import QueryError
+from freshdata.lake.catalog import CATALOG_NAME
+from freshdata.lake.duck import attach_lake, catalog_face
+from freshdata.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def connect(settings: Settings) -> "duckdb.DuckDBPyConnection":
+    """A DuckDB connection with each of the lake's tables as a view, ``schema.table``; the lake itself is the catalog ``lake``.
+
+    Raises:
+        PrerequisiteError: DuckDB's extensions are missing.
+    """
+    import duckdb
+
+    connection = duckdb.connect()
+    attach_lake(connection, settings)
+    catalog = catalog_face(settings).catalog
+    for (schema,) in (name for name in catalog.list_namespaces() if len(name) == 1):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
+        for *_, table in catalog.list_tables(schema):
+            name = f"{_quoted(schema)}.{_quoted(table)}"
+            connection.execute(f"CREATE VIEW {name} AS FROM {CATALOG_NAME}.{name}")
+    return connection
+
+
+def run_query(settings: Settings, sql: str) -> pa.Table:
+    """Run one reading statement.
+
+    Args:
+        settings: The instance.
+        sql: One SELECT (or FROM, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN …) statement in DuckDB's dialect.
+
+    Raises:
+        QueryError: the statement is wrong, names an unknown table, or is not a reading one.
+    """
+    import duckdb
+
+    with connect(settings) as connection:
+        try:
+            statements = connection.extract_statements(sql)
+            if len(statements) != 1:
+                raise QueryError("There must be exactly one statement.", remedy="Run them one by one.")
+            if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+                raise QueryError("Only reading statements may run here.", remedy="Write a SELECT.")
+            return connection.execute(statements[0]).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(_one_line(error), remedy=_remedy(settings, error)) from error
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _one_line(error: Exception) -> str:
+    # Below the first paragraph DuckDB repeats the statement with a caret.
+    return " ".join(str(error).split("\n\n")[0].split()).rstrip(".?!") + "."
+
+
+def _remedy(settings: Settings, error: Exception) -> str:
+    import duckdb
+
+    if not isinstance(error, duckdb.CatalogException):
+        return "Correct the statement (DuckDB's dialect)."
+    catalog = catalog_face(settings).catalog
+    tables = sorted(".".join(name) for space in catalog.list_namespaces() for name in catalog.list_tables(space))
+    return f"The tables are {', '.join(tables)}." if tables else "The lake is empty yet: ingest a stream first."

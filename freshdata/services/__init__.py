@@ -1,0 +1,1 @@
+"""The services the platform runs and uses."""

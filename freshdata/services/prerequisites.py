@@ -1,0 +1,124 @@
+"""The programs the local services need: Java, and Maven as long as their jars are missing."""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from freshdata.errors import PrerequisiteError
+from freshdata.settings import Settings
+
+OLDEST_JAVA = 17
+MAVEN_OPTS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # Maven runs for seconds: a slow-starting compiler costs more than it saves.
+
+
+def find_java() -> str:
+    """The path of a Java that can run Kafka: ``JAVA_HOME``'s, else the one on the PATH.
+
+    Raises:
+        PrerequisiteError: there is none, it does not run, or it is older than 17.
+    """
+    remedy = (
+        f"Install a Java {OLDEST_JAVA} or newer (for example `apt install openjdk-17-jre-headless`), "
+        "or set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka."
+    )
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which(str(Path(home, "bin", "java"))) if home else None
+    java = java or shutil.which("java")
+    if java is None:
+        raise PrerequisiteError("java", "Java was not found.", remedy=remedy)
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PrerequisiteError("java", f"{java} does not run: {error}.", remedy=remedy) from error
+    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
+    if version is None or int(version[1]) < OLDEST_JAVA:
+        found = version[1] if version else "of an unknown version"
+        raise PrerequisiteError("java", f"{java} is Java {found}, Kafka needs {OLDEST_JAVA}.", remedy=remedy)
+    return java
+
+
+def kafka_jars(settings: Settings) -> Path:
+    """Where Kafka's jars are, or belong: a folder named after the content of ``pom.xml``."""
+    pom = settings.project / "pom.xml"
+    return settings.root / "jars" / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+
+
+def resolve_jars(settings: Settings) -> Path:
+    """Kafka's jars, resolved with Maven if they are not there yet.
+
+    Several processes may ask at once: one works, the others wait for it. A folder is complete or absent.
+
+    Returns:
+        The folder with the jars.
+
+    Raises:
+        PrerequisiteError: the jars are missing, and Maven is missing too or failed.
+    """
+    jars = kafka_jars(settings)
+    if jars.is_dir():
+        return jars
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    with (jars.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if jars.is_dir():
+            return jars
+        with tempfile.TemporaryDirectory(dir=jars.parent, prefix=".new-") as scratch:
+            fetched = Path(scratch, "jars")
+            _show_progress(lambda advance: _run_maven(settings, fetched, advance))
+            fetched.rename(jars)
+    return jars
+
+
+def _show_progress(work: Callable[[Callable[[str], None]], None]) -> None:
+    from rich.console import Console
+
+    with Console(stderr=True).status("Fetching Kafka's jars with Maven (43 MB, once) …") as status:
+        work(lambda text: status.update(f"Fetching Kafka's jars with Maven (43 MB, once): {text}"))
+
+
+def _run_maven(settings: Settings, target: Path, advance: Callable[[str], None]) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise PrerequisiteError(
+            "mvn",
+            "Maven was not found, and Kafka's jars are not there yet.",
+            remedy="Install Maven (for example `apt install maven`), or set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka.",
+        )
+    command = [maven, "-B", "-f", str(settings.project / "pom.xml"), "dependency:copy-dependencies"]
+    command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}", *_local_repository(settings)]
+    told: list[str] = []
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "MAVEN_OPTS": os.environ.get("MAVEN_OPTS", MAVEN_OPTS)},
+    ) as process:
+        for line in process.stdout or ():
+            told.append(line)
+            if match := re.search(r"(?:Downloaded from \S+ .*|Copying )([^/\s]+\.jar)", line):
+                advance(match[1])
+    if process.returncode or not any(target.glob("kafka_*.jar")):
+        reason = next((line.strip() for line in told if "ERROR" in line), f"exit code {process.returncode}")
+        raise PrerequisiteError(
+            "mvn",
+            f"Maven could not fetch Kafka's jars: {reason[:400]}.",
+            remedy=f"Check the network and Maven's settings, then try `{' '.join(command[:5])}`.",
+        )
+
+
+def _local_repository(settings: Settings) -> list[str]:
+    """Options that move Maven's own cache into the project's data folder when the user's cannot be written."""
+    usual = Path.home() / ".m2" / "repository"
+    try:
+        usual.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=usual):
+            return []
+    except OSError:
+        return [f"-Dmaven.repo.local={settings.root / 'm2'}"]

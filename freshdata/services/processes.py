@@ -1,0 +1,271 @@
+"""Child processes that are started, watched, restarted and stopped as one group."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from freshdata.errors import ServiceError
+
+STUB = Path(__file__).with_name("child.py")
+POLL = 0.1  # seconds
+LONGEST_BACKOFF = 30.0  # seconds
+SETTLED = 60.0  # seconds a child must live for its earlier deaths to be forgotten
+LOG_LIMIT = 20 * 1024 * 1024  # bytes
+
+
+def free_port(preferred: int | None = None) -> int:
+    """A loopback port that nothing listens on: the preferred one if it is free."""
+    for port in (preferred, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe:
+            # As servers do: a port in TIME_WAIT after a kill is not a busy one.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise ServiceError("ports", "No loopback port is free.", remedy="Stop some programs and try again.")
+
+
+def listening(port: int) -> bool:
+    """Whether something accepts connections on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def bound_command(command: tuple[str, ...], death_signal: signal.Signals) -> list[str]:
+    """The command, wrapped so that it gets ``death_signal`` when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", str(STUB), str(int(death_signal)), str(os.getpid()), *command]
+
+
+@dataclass(frozen=True)
+class Program:
+    """How to run one child.
+
+    Attributes:
+        command: Program and arguments.
+        env: Additional environment variables.
+        cwd: Working directory; None keeps the supervisor's.
+        port: The port it serves on, for display.
+        ready: Whether it answers by now; called until true.
+        on_ready: Called with the pid once it is ready.
+        timeout: Seconds it may take to get ready.
+        attempts: How often a first start is tried before it is an error.
+        grace: Seconds it gets between SIGTERM and SIGKILL.
+        death_signal: What it gets when the supervisor is killed.
+    """
+
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    port: int | None = None
+    ready: Callable[[], bool] = lambda: True
+    on_ready: Callable[[int], None] = lambda _pid: None
+    timeout: float = 90
+    attempts: int = 1
+    grace: float = 20
+    death_signal: signal.Signals = signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class ChildState:
+    """A child as shown to a user: its name, pid, port and number of restarts."""
+
+    name: str
+    pid: int
+    port: int | None
+    restarts: int
+
+
+class Child:
+    """One running program in its own session, its output in a log file."""
+
+    def __init__(self, name: str, program: Program, log: Path) -> None:
+        self.name = name
+        self.program = program
+        self.log = log
+        self.started = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.is_file() and log.stat().st_size > LOG_LIMIT:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                bound_command(program.command, program.death_signal),
+                cwd=program.cwd,
+                env={**os.environ, **program.env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # A terminal's Ctrl-C reaches the supervisor only, which then stops them in order.
+            )
+
+    def wait_ready(self, cancelled: threading.Event) -> None:
+        """Wait until the program answers.
+
+        Raises:
+            ServiceError: it died, or did not answer in time, or the group is being stopped.
+        """
+        deadline = time.monotonic() + self.program.timeout
+        while not cancelled.is_set():
+            if (code := self.process.poll()) is not None:
+                raise self.failure(f"ended at once with code {code}: {self.last_line()}")
+            if self.program.ready():
+                self.program.on_ready(self.process.pid)
+                return
+            if time.monotonic() > deadline:
+                raise self.failure(f"did not answer within {self.program.timeout:.0f} s: {self.last_line()}")
+            cancelled.wait(POLL)
+        raise self.failure("was stopped while starting.")
+
+    def failure(self, what: str) -> ServiceError:
+        return ServiceError(self.name, f"{self.name} {what}", remedy=f"Its log is {self.log}.")
+
+    def last_line(self) -> str:
+        """The log's last line that says something."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines()[-50:] if line.strip()]
+        telling = [line for line in lines if not line.startswith(("\tat ", "\t..."))]
+        return (telling or lines or ["it wrote nothing"])[-1].strip()[:300]
+
+    def stop(self) -> None:
+        """SIGTERM, a bounded wait, then SIGKILL for whatever is left of its session."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(self.program.grace)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass
+class _Entry:
+    make: Callable[[], Program]
+    restart_with: str | None
+    child: Child
+    restarts: int = 0
+    failures: int = 0
+    due: float | None = None
+
+
+class Supervisor:
+    """Starts children in order, restarts those that die, and stops all in reverse order.
+
+    Restarting is done by a thread that ends only after the children have been stopped: Linux delivers a child's parent-death
+    signal when the *thread* that started it ends. For the same reason :meth:`start` must be called from a thread that stays,
+    which is usually the main one.
+    """
+
+    def __init__(self, logs: Path, on_change: Callable[[], None] = lambda: None) -> None:
+        self._logs = logs
+        self._on_change = on_change
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, name: str, make: Callable[[], Program], *, restart_with: str | None = None) -> None:
+        """Start a child and wait until it is ready.
+
+        Args:
+            name: Its name and its log file's.
+            make: Says how to run it; asked anew before each start, as ports may have changed.
+            restart_with: Name of a child whose change of port means that this one must be restarted.
+
+        Raises:
+            ServiceError: it did not get ready.
+        """
+        for attempt in range(1, 1000):
+            child = self._spawn(name, make())
+            try:
+                child.wait_ready(self._stopping)
+                break
+            except ServiceError:
+                child.stop()
+                if attempt >= child.program.attempts or self._stopping.is_set():
+                    raise
+                self._stopping.wait(attempt)  # A killed predecessor may still be letting go of its port or files.
+        with self._lock:
+            self._entries[name] = _Entry(make, restart_with, child)
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._on_change()
+
+    def cancel(self) -> None:
+        """Make a start that is waiting give up (callable from a signal handler)."""
+        self._stopping.set()
+
+    def states(self) -> list[ChildState]:
+        """All children, in starting order."""
+        with self._lock:
+            return [
+                ChildState(name, entry.child.process.pid, entry.child.program.port, entry.restarts)
+                for name, entry in self._entries.items()
+            ]
+
+    def stop(self) -> None:
+        """Stop all children in reverse order; a second call does nothing."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            while self._entries:
+                self._entries.popitem()[1].child.stop()
+
+    def stop_one(self, name: str) -> None:
+        """Stop one child for good, if it is there."""
+        with self._lock:
+            if entry := self._entries.pop(name, None):
+                entry.child.stop()
+        self._on_change()
+
+    def _spawn(self, name: str, program: Program) -> Child:
+        return Child(name, program, self._logs / f"{name}.log")
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(POLL):
+            with self._lock:
+                for name, entry in self._entries.items():
+                    self._heal(name, entry)
+
+    def _heal(self, name: str, entry: _Entry) -> None:
+        now = time.monotonic()
+        if entry.child.process.poll() is None:
+            if entry.failures and now - entry.child.started > SETTLED:
+                entry.failures = 0
+            return
+        if entry.due is None:
+            # The first restart is immediate; a child that keeps dying is not allowed to burn the machine.
+            entry.due = now + (min(LONGEST_BACKOFF, 2 ** (entry.failures - 1)) if entry.failures else 0)
+            entry.failures += 1
+        if now < entry.due:
+            return
+        entry.due = None
+        port = entry.child.program.port
+        entry.child.stop()  # Grandchildren of the dead one.
+        try:
+            entry.child = self._spawn(name, entry.make())
+            entry.restarts += 1
+            entry.child.wait_ready(self._stopping)
+        except ServiceError:
+            entry.child.stop()
+        if entry.child.program.port != port:
+            for other in self._entries.values():
+                if other.restart_with == name:
+                    other.child.process.terminate()
+        self._on_change()

@@ -1,0 +1,98 @@
+"""Where the platform keeps its data and which services it uses: one frozen object, read from ``FRESHDATA_*``."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from freshdata.errors import ConfigError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def current_instance(root: Path) -> str:
+    """The name of the instance a command means when none is named: the one used last."""
+    marker = root / "current"
+    return marker.read_text().strip() if marker.is_file() else "live"
+
+
+class Settings(BaseSettings):
+    """Settings of one platform instance.
+
+    Attributes:
+        project: Folder that holds ``contracts/`` and ``sqlmesh_models/``.
+        home_override: ``FRESHDATA_HOME``: the instance's data folder, instead of ``.freshdata/<instance>``.
+        kafka_bootstrap: An existing cluster's ``host:port`` list; None starts and uses a local broker.
+        kafka_config: librdkafka settings (TLS, SASL …) passed through to every client.
+        catalog_uri: SQLAlchemy or REST URI of the Iceberg catalog; None keeps a SQLite catalog in the home folder.
+        catalog_warehouse: Location of the tables; None keeps them in the home folder.
+        catalog_properties: PyIceberg catalog properties (``s3.endpoint`` …) passed through.
+        worker_id: Name that a stream worker keeps over restarts (Kafka static membership): its successor gets its
+            partitions at once, instead of after the session timeout.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FRESHDATA_", frozen=True, populate_by_name=True)
+
+    project: Path = PROJECT
+    home_override: Path | None = Field(default=None, validation_alias="FRESHDATA_HOME")
+    kafka_bootstrap: str | None = None
+    kafka_config: dict[str, str] = {}
+    catalog_uri: str | None = None
+    catalog_warehouse: str | None = None
+    catalog_properties: dict[str, str] = {}
+    worker_id: str | None = None
+
+    @property
+    def root(self) -> Path:
+        """The project's own data folder: instances, downloaded jars, the marker of the current instance."""
+        return self.project / ".freshdata"
+
+    @property
+    def home(self) -> Path:
+        """The instance's data folder, absolute."""
+        return (self.home_override or self.root / current_instance(self.root)).resolve()
+
+    @property
+    def contracts_dir(self) -> Path:
+        """Folder of the data contracts."""
+        return self.project / "contracts"
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder of the SQLMesh project."""
+        return self.project / "sqlmesh_models"
+
+    @property
+    def dagster_home(self) -> Path:
+        """``DAGSTER_HOME`` of this instance."""
+        return self.home / "dagster"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' log files."""
+        return self.home / "logs"
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of lock, port and process files of what runs now."""
+        return self.home / "run"
+
+    def for_home(self, home: Path) -> "Settings":
+        """The same settings over another data folder."""
+        return self.model_copy(update={"home_override": home})
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        ConfigError: a ``FRESHDATA_*`` variable has a value of the wrong form.
+    """
+    try:
+        return Settings()
+    except (ValidationError, SettingsError) as error:
+        raise ConfigError(
+            f"A FRESHDATA_* environment variable has a value of the wrong form: {error}.",
+            remedy="Correct the variable it names.",
+        ) from error

@@ -1,0 +1,170 @@
+"""What the models are, without loading SQLMesh: a manifest computed once for each state of the project's files."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from freshdata.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlmesh import Context
+
+ENGINE_CODE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class AuditInfo:
+    """An audit of a model.
+
+    Attributes:
+        name: The audit's name.
+        blocking: Whether its failure must keep the rows from what is downstream.
+    """
+
+    name: str
+    blocking: bool
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One Silver or Gold model.
+
+    Attributes:
+        name: Table identifier, for example ``gold.carrier_day``.
+        layer: Its schema, for example ``gold``.
+        description: What one row is.
+        owner: Owning team.
+        kind: ``merge_by_key``, ``overwrite_changed_partitions`` or ``full``.
+        partition_column: Date column of its daily partitions, or None.
+        columns: Column to SQL type, in order.
+        column_descriptions: Column to description.
+        depends_on: Tables it reads, sorted.
+        column_lineage: Column to the upstream (table, column) pairs it is computed from.
+        audits: Its audits.
+        code_version: Changes when the model's logic does.
+        path: Its file, relative to the project.
+        tags: Its tags.
+    """
+
+    name: str
+    layer: str
+    description: str
+    owner: str
+    kind: str
+    partition_column: str | None
+    columns: dict[str, str]
+    column_descriptions: dict[str, str]
+    depends_on: tuple[str, ...]
+    column_lineage: dict[str, tuple[tuple[str, str], ...]]
+    audits: tuple[AuditInfo, ...]
+    code_version: str
+    path: str
+    tags: tuple[str, ...] = field(default_factory=tuple)
+
+
+def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
+    """The project's models by name, upstream before downstream; SQLMesh is loaded only when a file has changed.
+
+    Raises:
+        TransformError: the project cannot be loaded.
+    """
+    path = settings.root / f"manifest-{project_fingerprint(settings)}.json"
+    if path.is_file():
+        return _from_json(path.read_text())
+    from freshdata.transform.context import open_context
+
+    # A home of its own: the manifest does not depend on the instance, and another process may hold the instance's state.
+    with open_context(settings.for_home(settings.root / f"manifest-{os.getpid()}")) as context:
+        manifest = build_manifest(context, settings)
+    _keep(path, manifest)
+    return manifest
+
+
+def build_manifest(context: "Context", settings: Settings) -> dict[str, ModelInfo]:
+    """Read the manifest from a loaded SQLMesh context."""
+    models = context.models
+    return {
+        table_name(fqn): _info(context, models[fqn], settings)
+        for fqn in context.dag.sorted
+        if fqn in models and models[fqn].kind.name != "EXTERNAL"
+    }
+
+
+def project_fingerprint(settings: Settings) -> str:
+    """Changes whenever a model, a contract or the code that runs them does."""
+    digest = hashlib.sha256()
+    files = [path for folder in (settings.models_dir, settings.contracts_dir, ENGINE_CODE) for path in folder.rglob("*")]
+    for path in sorted(path for path in files if path.suffix in (".sql", ".yaml", ".py")):
+        digest.update(str(path.relative_to(path.anchor)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def table_name(fqn: str) -> str:
+    """The table identifier in a fully qualified, quoted model name."""
+    from sqlglot import exp
+
+    table = exp.to_table(fqn)
+    return f"{table.db}.{table.name}"
+
+
+def _info(context: "Context", model: Any, settings: Settings) -> ModelInfo:
+    kind = getattr(model.kind, "materialization", None) or model.kind.name.lower()
+    return ModelInfo(
+        name=table_name(model.fqn),
+        layer=table_name(model.fqn).partition(".")[0],
+        description=model.description or "",
+        owner=model.owner or "unowned",
+        kind=kind,
+        partition_column=model.time_column.column.name if model.time_column else None,
+        columns={name: kind.sql("duckdb") for name, kind in model.columns_to_types_or_raise.items()},
+        column_descriptions=dict(model.column_descriptions),
+        depends_on=tuple(sorted(table_name(name) for name in model.depends_on)),
+        column_lineage=_lineage(context, model),
+        audits=tuple(AuditInfo(audit.name, _blocking(audit, arguments)) for audit, arguments in model.audits_with_args),
+        code_version=model.data_hash,
+        path=str(Path(model._path).relative_to(settings.project)),  # noqa: SLF001 - SQLMesh has no public way.
+        tags=tuple(model.tags),
+    )
+
+
+def _blocking(audit: Any, arguments: dict[str, Any]) -> bool:
+    given = arguments.get("blocking")
+    return bool(audit.blocking if given is None else given.this)
+
+
+def _lineage(context: "Context", model: Any) -> dict[str, tuple[tuple[str, str], ...]]:
+    from sqlmesh.core.lineage import column_dependencies
+
+    return {
+        column: tuple(
+            sorted(
+                (table_name(table), source)
+                for table, sources in column_dependencies(context, model.fqn, column).items()
+                for source in sources
+            )
+        )
+        for column in model.columns_to_types_or_raise
+    }
+
+
+def _keep(path: Path, manifest: dict[str, ModelInfo]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replacement = path.with_suffix(f".{os.getpid()}.tmp")
+    replacement.write_text(json.dumps([asdict(info) for info in manifest.values()]))
+    replacement.replace(path)  # Readers never see half a file.
+
+
+def _from_json(text: str) -> dict[str, ModelInfo]:
+    manifest = {}
+    for item in json.loads(text):
+        item["audits"] = tuple(AuditInfo(**audit) for audit in item["audits"])
+        item["depends_on"], item["tags"] = tuple(item["depends_on"]), tuple(item["tags"])
+        item["column_lineage"] = {
+            column: tuple((table, source) for table, source in sources)
+            for column, sources in item["column_lineage"].items()
+        }
+        manifest[item["name"]] = ModelInfo(**item)
+    return manifest

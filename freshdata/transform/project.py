@@ -1,0 +1,115 @@
+"""The SQLMesh project's configuration: derived from the instance's settings and the data contracts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from sqlmesh.core.config import (  # noqa: TID253 - this module is imported lazily.
+    CategorizerConfig,
+    Config,
+    DuckDBConnectionConfig,
+    GatewayConfig,
+    LinterConfig,
+    ModelDefaultsConfig,
+    PlanConfig,
+)
+from sqlmesh.core.config.common import VirtualEnvironmentMode  # noqa: TID253 - as above.
+from sqlmesh.core.loader import SqlMeshLoader  # noqa: TID253 - as above.
+from sqlmesh.core.model.definition import ExternalModel, create_external_model  # noqa: TID253 - as above.
+
+import freshdata.transform.materializations  # noqa: F401 - SQLMesh finds materializations by what is imported.
+from freshdata.clock import instance_clock
+from freshdata.contracts import Contract, load_contracts
+from freshdata.lake.catalog import CATALOG_NAME, bronze_schema
+from freshdata.settings import Settings
+from freshdata.transform.engine import LakeConnectionConfig
+
+SQL_TYPES = {
+    pa.string(): "TEXT",
+    pa.int32(): "INT",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.date32(): "DATE",
+    pa.timestamp("us", "UTC"): "TIMESTAMPTZ",
+    pa.timestamp("us"): "TIMESTAMP",
+}
+LINT_RULES = {
+    "noselectstar",
+    "invalidselectstarexpansion",
+    "ambiguousorinvalidcolumn",
+    "noambiguousprojections",
+    "nomissingaudits",
+    "nomissingunittest",
+    "nomissingexternalmodels",
+}
+
+
+class ContractLoader(SqlMeshLoader):  # type: ignore[misc]
+    """Loads the project's SQL models, and from each contract the table its data lands in."""
+
+    def __init__(self, context: Any, path: Path, *, contracts: str) -> None:
+        super().__init__(context, path)
+        self._contracts = Path(contracts)
+
+    def _load_external_models(self, audits: Any, cache: Any, gateway: str | None = None) -> Any:
+        models = super()._load_external_models(audits, cache, gateway)
+        for path in sorted(self._contracts.glob("*.yaml")):
+            self._track_file(path)
+        contracts = load_contracts(self._contracts)
+        for contract in contracts.values():
+            model = self._external_model(contract, contracts, audits)
+            models[model.fqn] = model
+        return models
+
+    def _external_model(self, contract: Contract, contracts: dict[str, Contract], audits: Any) -> ExternalModel:
+        return create_external_model(
+            contract.table,
+            defaults=self.config.model_defaults.dict(),
+            dialect=self.config.model_defaults.dialect,
+            default_catalog=self.context.default_catalog,
+            project=self.config.project,
+            audit_definitions=audits,
+            description=contract.description,
+            owner=contract.owner,
+            columns={field.name: sql_type(field.type) for field in landed_schema(contract, contracts)},
+        )
+
+
+def landed_schema(contract: Contract, contracts: dict[str, Contract]) -> pa.Schema:
+    """The columns of the table that a contract's data lands in."""
+    return bronze_schema(contract, contracts) if contract.kind == "stream" else contract.arrow_schema
+
+
+def sql_type(kind: pa.DataType) -> str:
+    """The SQL name of a column type that contracts know."""
+    return f"DECIMAL({kind.precision}, {kind.scale})" if pa.types.is_decimal(kind) else SQL_TYPES[kind]
+
+
+def project_config(settings: Settings) -> Config:
+    """Configure SQLMesh for an instance: everything that it writes goes into the instance's home folder."""
+    folder = settings.home / "sqlmesh"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Config(
+        gateways={
+            "local": GatewayConfig(
+                connection=LakeConnectionConfig(settings=settings),
+                state_connection=DuckDBConnectionConfig(database=str(folder / "state.duckdb")),
+                test_connection=DuckDBConnectionConfig(connector_config={"TimeZone": "UTC"}),
+            )
+        },
+        default_gateway="local",
+        model_defaults=ModelDefaultsConfig(
+            dialect="duckdb", start=instance_clock(settings.home).start.isoformat(), cron="@daily"
+        ),
+        environment_catalog_mapping={"^prod$": CATALOG_NAME, ".*": "dev"},
+        virtual_environment_mode=VirtualEnvironmentMode.DEV_ONLY,
+        loader=ContractLoader,
+        loader_kwargs={"contracts": str(settings.contracts_dir)},
+        plan=PlanConfig(auto_categorize_changes=CategorizerConfig.all_full()),
+        linter=LinterConfig(enabled=True, rules=LINT_RULES),
+        cache_dir=str(folder / "cache"),
+        disable_anonymized_analytics=True,
+    )

@@ -1,0 +1,68 @@
+"""What a run of a model did, and what one would do."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from freshdata.lake.cursors import Cursor
+
+Mode = Literal["live", "partitions", "full"]
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The outcome of one audit.
+
+    Attributes:
+        name: The audit's name.
+        count: Number of rows that fail it.
+        blocking: Whether its failure must keep the rows from what is downstream.
+        passed: Whether no row fails it.
+    """
+
+    name: str
+    count: int
+    blocking: bool
+    passed: bool
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """What a run did.
+
+    Attributes:
+        model: The model's name.
+        mode: ``live``, ``partitions`` or ``full``.
+        partitions: Recomputed day to the rows it holds now; empty for a table without daily partitions.
+        rows: Rows in the table now.
+        audits: The audits' outcomes; empty when nothing was recomputed.
+        note: Why the run did more, or less, than usual; or an empty string.
+        snapshot_id: The table's current snapshot, or None when it never had one.
+        seconds: Duration.
+    """
+
+    model: str
+    mode: Mode
+    partitions: dict[date, int]
+    rows: int
+    audits: tuple[AuditResult, ...]
+    note: str
+    snapshot_id: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a live run would do.
+
+    Attributes:
+        behind: Whether an upstream table, or the model's code, moved since the table's cursor.
+        dates: The days it would recompute; None for all.
+        note: Why all, or an empty string.
+        cursor: What the table will have seen afterwards.
+    """
+
+    behind: bool
+    dates: frozenset[date] | None
+    note: str
+    cursor: Cursor

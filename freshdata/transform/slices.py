@@ -1,0 +1,22 @@
+"""What part of a model a run recomputes: made by the runner, carried out by the materializations."""
+
+from dataclasses import dataclass, field
+from datetime import date
+
+# The name under which SQLMesh hands a slice through to the materialization.
+SLICE = "freshdata_slice"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The part of a model to recompute.
+
+    Attributes:
+        ranges: Days to replace, each range's first and last day inclusive; None replaces the whole table.
+        merge: Whether rows are merged by key into what is there, instead of replacing it.
+        reads: Fully qualified upstream table to the relation to read in its place (only its new rows).
+    """
+
+    ranges: tuple[tuple[date, date], ...] | None = None
+    merge: bool = False
+    reads: dict[str, str] = field(default_factory=dict)

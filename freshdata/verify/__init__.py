@@ -1,0 +1,1 @@
+"""Prove that nothing was lost, repeated or changed between Kafka and Gold."""

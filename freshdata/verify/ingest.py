@@ -1,0 +1,138 @@
+"""Compare a topic with the Bronze and quarantine tables it went into."""
+
+import numpy as np
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from freshdata.contracts import Contract
+from freshdata.lake.catalog import load_table
+from freshdata.lake.progress import PartitionProgress, Progress, read_progress
+from freshdata.settings import Settings
+from freshdata.verify.report import MOST_EXAMPLES, Finding
+from freshdata.verify.topic import PartitionContent, read_partition
+
+MICROSECONDS = 1_000_000
+
+
+def verify_ingest(settings: Settings, catalog: Catalog, contract: Contract) -> tuple[list[Finding], dict[str, int]]:
+    """Compare every record of a stream's topic, up to the offsets Bronze has committed, with what the tables hold.
+
+    Returns:
+        The findings, and what became of the records.
+    """
+    bronze, quarantine = load_table(catalog, contract.table), load_table(catalog, contract.quarantine_table)
+    progress = read_progress(bronze) or Progress("", contract.rules.topic)
+    findings: list[Finding] = []
+    for partition, done in sorted(progress.partitions.items()):
+        content = read_partition(settings, contract, partition, done.offset)
+        findings += _compare(contract, content, _rows_of(bronze, partition), done, partition)
+        findings.append(_compare_quarantine(contract, content, quarantine, partition, done))
+    total = progress.total()
+    counts = {name: getattr(total, name) for name in ("consumed", "accepted", "duplicates", "rejected", "late")}
+    return _summed(findings), counts
+
+
+def _rows_of(bronze: Table, partition: int) -> pa.Table:
+    return bronze.scan(f"_partition = {partition}", snapshot_id=_snapshot_id(bronze)).to_arrow()
+
+
+def _snapshot_id(table: Table) -> int | None:
+    # Pinned, so that a worker that commits meanwhile does not make the two sides differ.
+    snapshot = table.current_snapshot()
+    return snapshot.snapshot_id if snapshot else None
+
+
+def _compare(
+    contract: Contract, content: PartitionContent, rows: pa.Table, done: PartitionProgress, partition: int
+) -> list[Finding]:
+    import duckdb
+
+    key = contract.rules.dedupe_key[0]
+    columns = ", ".join(f'"{name}"' for name in [*contract.arrow_schema.names, "_offset"])
+    version = f', "{contract.rules.version_field}"' if contract.rules.version_field else ""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("sent", _with_newest(content.valid, contract.rules.event_time_field))
+        connection.register("stored", rows)
+        window = contract.rules.dedupe_window.total_seconds() * MICROSECONDS
+        table = contract.table
+
+        def finding(check: str, sql: str, compared: int) -> Finding:
+            return Finding.of_query(connection, table, check, sql, compared)
+
+        absorbed = content.valid.num_rows - rows.num_rows
+        counts = (done.consumed, done.accepted, done.duplicates, done.rejected)
+        found = (content.records, rows.num_rows, absorbed, content.rejected.num_rows)
+        return [
+            finding(
+                "every valid record is stored, or its key was stored before it",
+                f'SELECT "{key}" FROM sent s ANTI JOIN stored USING (_offset) WHERE NOT EXISTS ('  # noqa: S608
+                f'SELECT 1 FROM stored t WHERE t."{key}" = s."{key}" AND t._offset < s._offset) ORDER BY 1',
+                content.valid.num_rows,
+            ),
+            finding(
+                "every stored row was sent, once, with these values",
+                f"SELECT {columns} FROM stored EXCEPT ALL SELECT {columns} FROM sent",  # noqa: S608
+                rows.num_rows,
+            ),
+            finding(
+                "no key is stored twice inside its dedupe window",
+                # A repeat may be stored only when its predecessor had left the window by the time it came.
+                f'WITH ordered AS (SELECT "{key}", s._newest, epoch_us(lag(t."{contract.rules.event_time_field}") '  # noqa: S608
+                f'OVER (PARTITION BY t."{key}"{version} ORDER BY t._offset)) AS before '
+                f"FROM stored t JOIN (SELECT _offset, _newest FROM sent) s USING (_offset)) "
+                f'SELECT "{key}" FROM ordered WHERE before >= _newest - {window:.0f} ORDER BY 1',
+                rows.num_rows,
+            ),
+            Finding(
+                table,
+                "the snapshot's counts are true",
+                content.records,
+                int(counts != found),
+                [] if counts == found else [{"partition": partition, "recorded": counts, "found": found}],
+            ),
+        ]
+
+
+def _with_newest(valid: pa.Table, time_field: str) -> pa.Table:
+    """The rows with the newest event time of their partition before each, in microseconds."""
+    times = valid[time_field].cast(pa.int64()).to_numpy()
+    newest = np.maximum.accumulate(np.concatenate(([-(2**62)], times)))[:-1]
+    return valid.append_column("_newest", pa.array(newest))
+
+
+def _compare_quarantine(
+    contract: Contract, content: PartitionContent, quarantine: Table, partition: int, done: PartitionProgress
+) -> Finding:
+    import duckdb
+
+    stored = quarantine.scan(f"partition = {partition} and offset < {done.offset}").to_arrow()
+    with duckdb.connect() as connection:
+        connection.register("sent", content.rejected)
+        connection.register("stored", stored.select(content.rejected.column_names))
+        return Finding.of_query(
+            connection,
+            contract.quarantine_table,
+            "holds exactly the records that break the contract, byte for byte",
+            # "offset" is a keyword in SQL.
+            '(SELECT "offset", key, payload FROM stored EXCEPT ALL SELECT "offset", key, payload FROM sent) UNION ALL '
+            '(SELECT "offset", key, payload FROM sent EXCEPT ALL SELECT "offset", key, payload FROM stored) ORDER BY 1',
+            content.rejected.num_rows,
+        )
+
+
+def _summed(findings: list[Finding]) -> list[Finding]:
+    """One finding a table and check: the partitions' added up."""
+    summed: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        key = (finding.table, finding.check)
+        before = summed.get(key, Finding(finding.table, finding.check, 0))
+        summed[key] = Finding(
+            finding.table,
+            finding.check,
+            before.compared + finding.compared,
+            before.differences + finding.differences,
+            (before.examples + finding.examples)[:MOST_EXAMPLES],
+        )
+    return list(summed.values())

@@ -1,0 +1,105 @@
+"""Read back what a topic holds, decoded by its contract."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from freshdata.contracts import Contract
+from freshdata.contracts.decode import Decoder
+from freshdata.errors import ServiceError
+from freshdata.services.kafka import client_config
+from freshdata.settings import Settings
+
+MESSAGES_PER_READ = 50_000
+READ_SECONDS = 0.5  # consume() waits this long for a full list, so it is short
+PATIENCE_SECONDS = 30.0
+REJECTED_SCHEMA = pa.schema(
+    [pa.field("offset", pa.int64()), pa.field("key", pa.binary()), pa.field("payload", pa.binary())]
+)
+
+
+@dataclass(frozen=True)
+class PartitionContent:
+    """What one Kafka partition holds.
+
+    Attributes:
+        records: Number of records.
+        valid: The contract's columns and ``_offset`` of every record that keeps the contract.
+        rejected: Offset, key and payload of every other record.
+    """
+
+    records: int
+    valid: pa.Table
+    rejected: pa.Table
+
+
+def read_partition(settings: Settings, contract: Contract, partition: int, end: int) -> PartitionContent:
+    """Read a partition from its first record to an offset.
+
+    Args:
+        settings: The instance's settings.
+        contract: The stream's contract.
+        partition: Kafka partition.
+        end: Offset to stop before.
+
+    Raises:
+        ServiceError: the broker does not deliver.
+    """
+    decoder = Decoder(contract)
+    records = 0
+    schema = contract.arrow_schema.append(pa.field("_offset", pa.int64()))
+    valid, rejected = [schema.empty_table()], [REJECTED_SCHEMA.empty_table()]
+    for messages in _messages(settings, contract.rules.topic, partition, end):
+        values = [message.value() for message in messages]
+        keys = [message.key() for message in messages]
+        offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
+        times = np.fromiter((message.timestamp()[1] for message in messages), np.int64, len(messages))
+        decoded = decoder(values, keys, times)
+        valid.append(decoded.rows.append_column("_offset", pa.array(offsets[decoded.positions])))
+        bad = [position for position, _ in decoded.rejected]
+        columns = [offsets[bad], [keys[position] for position in bad], [values[position] for position in bad]]
+        rejected.append(pa.table(columns, schema=REJECTED_SCHEMA))
+        records += len(messages)
+    return PartitionContent(records, pa.concat_tables(valid), pa.concat_tables(rejected))
+
+
+def _messages(settings: Settings, topic: str, partition: int, end: int) -> Iterator[list]:  # type: ignore[type-arg]
+    """The partition's messages in lists; transactions that were aborted, and their markers, are not among them."""
+    consumer = Consumer(
+        client_config(settings)
+        | {
+            "group.id": "freshdata-verify",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+    at = TopicPartition(topic, partition, OFFSET_BEGINNING)
+    try:
+        if end <= consumer.get_watermark_offsets(at, timeout=PATIENCE_SECONDS)[0]:
+            return
+        consumer.assign([at])
+        finished, last_answer = False, time.monotonic()
+        while not finished:
+            messages = consumer.consume(MESSAGES_PER_READ, READ_SECONDS)
+            if messages:
+                last_answer = time.monotonic()
+            elif time.monotonic() - last_answer > PATIENCE_SECONDS:
+                raise ServiceError(
+                    "kafka",
+                    f"Partition {partition} of {topic} stopped answering.",
+                    remedy="Check that the broker runs: freshdata status.",
+                )
+            finished = any(message.error() or message.offset() >= end - 1 for message in messages)
+            if good := [message for message in messages if not message.error() and message.offset() < end]:
+                yield good
+    except KafkaException as error:
+        raise ServiceError(
+            "kafka", f"Topic {topic} cannot be read: {error}.", remedy="Check that the broker runs: freshdata status."
+        ) from error
+    finally:
+        consumer.close()

@@ -1,0 +1,150 @@
+"""Blocking checks between Silver and Gold: a contract's quality rules on the rows that Gold would take in."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import pyarrow.compute as pc
+
+from freshdata.contracts import Contract
+from freshdata.errors import FreshDataError
+from freshdata.lake.catalog import load_table
+from freshdata.lake.changes import touched_dates
+from freshdata.lake.cursors import read_cursor
+from freshdata.quality import QualityReport, RuleResult, validate
+from freshdata.quality.validate import columns_of
+from freshdata.transform.manifest import ModelInfo
+from freshdata_assets.live import rows_of_days
+from freshdata_assets.platform import Platform, asset_key, current_platform
+from freshdata_assets.scope import Scope
+
+NAME = "contract_rules"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Which rows a check looks at.
+
+    Attributes:
+        days: Days whose rows are checked; None for all.
+        judged: Days that must each have as many rows as the contract asks; None for all from the first row's to the last's.
+        why: What the choice follows from.
+    """
+
+    days: frozenset[date] | None
+    judged: frozenset[date] | None
+    why: str
+
+
+def quality_checks(platform: Platform) -> Iterator[dg.AssetChecksDefinition]:
+    """One check for each stream's Silver model."""
+    for stream, model in platform.silver_streams:
+        yield _check(platform, stream, model)
+
+
+def _check(platform: Platform, stream: Contract, model: ModelInfo) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset_key(model.name),
+        name=NAME,
+        blocking=True,
+        description=f"Every quality rule of the contract {stream.name}; errors keep Gold from taking the rows in.",
+    )
+    def check_rules(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        try:
+            return _judge(platform, stream, model, Scope.of(context.run.tags))
+        except FreshDataError as error:
+            # Shown on the asset like any other verdict, instead of as a crashed step.
+            return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error))
+
+    return check_rules
+
+
+def _judge(platform: Platform, stream: Contract, model: ModelInfo, scope: Scope) -> dg.AssetCheckResult:
+    table = load_table(platform.catalog(), model.name)
+    column = stream.rules.event_date_field
+    extent = check_extent(platform, model, scope)
+    rows = rows_of_days(table, column, extent.days, columns_of(stream))
+    judged = extent.judged
+    if judged is None:
+        judged = _all_days(pc.min_max(rows[column]).as_py())
+    # A day that is not over may still get its rows.
+    today = platform.clock.now().date()
+    report = validate(rows, stream, days=(day for day in judged if day < today))
+    return dg.AssetCheckResult(
+        passed=report.passed,
+        severity=dg.AssetCheckSeverity.ERROR if report.blocks else dg.AssetCheckSeverity.WARN,
+        description=report.summary(),
+        metadata=_metadata(report, extent),
+    )
+
+
+def check_extent(platform: Platform, model: ModelInfo, scope: Scope) -> Extent:
+    """Which rows of a Silver table a run's check must look at."""
+    run_days = frozenset(scope.days)
+    if not scope.live:
+        if run_days:
+            return Extent(run_days, run_days, "the run's days")
+        return Extent(None, None, "the whole table")
+    pending = gold_would_take_in(platform, model)
+    if pending is None:
+        return Extent(None, None, "the whole table: what Gold would take in cannot be told")
+    # Another stream's news may have given the run days on which this stream has nothing new, or nothing yet.
+    return Extent(pending | run_days, pending, "what Gold would take in, and the run's days")
+
+
+def gold_would_take_in(platform: Platform, model: ModelInfo) -> frozenset[date] | None:
+    """The days of a Silver table between the cursors of the tables made from it and its head; None for all."""
+    catalog = platform.catalog()
+    silver = load_table(catalog, model.name)
+    days: set[date] = set()
+    for downstream in platform.models.values():
+        if model.name not in downstream.depends_on or model.partition_column is None:
+            continue
+        cursor = read_cursor(load_table(catalog, downstream.name)) if catalog.table_exists(downstream.name) else None
+        touched = touched_dates(silver, model.partition_column, cursor.upstream.get(model.name) if cursor else None)
+        if touched is None:
+            return None
+        days |= touched
+    return frozenset(days)
+
+
+def _all_days(ends: dict[str, date | None]) -> frozenset[date]:
+    first, last = ends["min"], ends["max"]
+    if first is None or last is None:
+        return frozenset()
+    return frozenset(first + timedelta(days=offset) for offset in range((last - first).days + 1))
+
+
+def _metadata(report: QualityReport, extent: Extent) -> dict[str, Any]:
+    return {
+        "freshdata/rows": report.rows,
+        "freshdata/rules": dg.MetadataValue.table([_record(result) for result in report.results]),
+        "freshdata/failed": len(report.failed),
+        "freshdata/errored": len(report.errored),
+        "freshdata/extent": extent.why,
+        "freshdata/days": "all" if extent.days is None else len(extent.days),
+    }
+
+
+def _record(result: RuleResult) -> dg.TableRecord:
+    outcome = "passed" if result.passed else "could not be evaluated" if result.error else "failed"
+    return dg.TableRecord(
+        {
+            "rule": result.rule,
+            "outcome": outcome,
+            "severity": result.severity,
+            "bad": -1 if result.bad is None else result.bad,
+            "rows": result.rows,
+            "detail": result.error or result.observed,
+            "sample": json.dumps(result.sample) if result.sample else "",
+        }
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The quality checks."""
+    return dg.Definitions(asset_checks=list(quality_checks(current_platform())))

@@ -1,0 +1,113 @@
+"""What is new: how far each table is behind its upstream tables, and which days that touches. Metadata only where possible."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.expressions import In
+from pyiceberg.table import Table
+
+from freshdata.lake.changes import new_rows, touched_dates
+from freshdata.lake.cursors import Cursor, behind, read_cursor, upstream_heads
+from freshdata.transform.manifest import ModelInfo
+from freshdata_assets.platform import Platform
+
+
+@dataclass(frozen=True)
+class News:
+    """What a live run would take in.
+
+    Attributes:
+        moved: Model that is behind to the upstream tables that moved.
+        days: The days its daily models would touch; None when that cannot be told.
+    """
+
+    moved: dict[str, tuple[str, ...]]
+    days: frozenset[date] | None
+
+
+def up_to_date(catalog: Catalog, model: ModelInfo) -> bool:
+    """Whether a model's table has seen all of its upstream tables, with today's code."""
+    try:
+        cursor = read_cursor(catalog.load_table(model.name))
+    except NoSuchTableError:
+        return False
+    return cursor == Cursor(upstream_heads(catalog, model.depends_on), model.code_version)
+
+
+def news(platform: Platform, catalog: Catalog, models: Iterable[ModelInfo]) -> News:
+    """What the upstream tables of some models gained that the models have not seen."""
+    chosen = {model.name: model for model in models}
+    moved = behind(catalog, {name: model.depends_on for name, model in chosen.items()})
+    days: set[date] | None = set()
+    found: dict[str, tuple[str, ...]] = {}
+    for name, heads in moved.items():
+        model_days = _model_days(platform, catalog, chosen[name], tuple(heads))
+        if model_days == set():
+            continue  # An upstream snapshot without rows (a batch of duplicates) is no news.
+        found[name] = tuple(heads)
+        days = None if days is None or model_days is None else days | model_days
+    return News(found, frozenset(days) if days is not None else None)
+
+
+def _model_days(platform: Platform, catalog: Catalog, model: ModelInfo, moved: tuple[str, ...]) -> set[date] | None:
+    if model.partition_column is None:
+        return None
+    try:
+        cursor = read_cursor(catalog.load_table(model.name))
+    except NoSuchTableError:
+        cursor = None
+    seen = cursor.upstream if cursor else {}
+    days: set[date] = set()
+    for upstream in moved:
+        touched = _touched(platform, catalog.load_table(upstream), upstream, seen.get(upstream))
+        if touched is None:
+            return None
+        days |= touched
+    return days
+
+
+def _touched(platform: Platform, table: Table, name: str, after: int | None) -> set[date] | None:
+    stream = next((stream for stream in platform.streams if stream.table == name), None)
+    if stream is not None:
+        return event_dates(table, stream.rules.event_date_field, after)
+    upstream = platform.models.get(name)
+    if upstream is None or upstream.partition_column is None:
+        return None
+    if after is None:
+        return event_dates(table, upstream.partition_column, None)
+    return touched_dates(table, upstream.partition_column, after)
+
+
+def event_dates(table: Table, column: str, after: int | None) -> set[date]:
+    """The distinct values of a date column among the rows appended after a snapshot; reads that one column."""
+    days: set[date] = set()
+    for batch in new_rows(table, after, (column,)):
+        days.update(pc.unique(batch.column(column)).to_pylist())
+    return days
+
+
+def row_counts(table: Table, column: str, days: Iterable[date]) -> dict[date, int]:
+    """Rows of each of some days; reads one column of these days only."""
+    counts = dict.fromkeys(days, 0)
+    if counts:
+        scan = table.scan(row_filter=In(column, list(counts)), selected_fields=(column,))
+        for batch in scan.to_arrow_batch_reader():
+            for entry in pc.value_counts(batch.column(column)).to_pylist():
+                counts[entry["values"]] += entry["counts"]
+    return counts
+
+
+def rows_of_days(table: Table, column: str, days: Iterable[date] | None, fields: Iterable[str]) -> pa.Table:
+    """Rows of some days, or of all when ``days`` is None, with those of the wanted columns that the table has."""
+    selected = tuple(name for name in fields if name in table.schema().column_names)
+    if days is None:
+        return table.scan(selected_fields=selected).to_arrow()
+    wanted = list(days)
+    if not wanted:
+        return table.schema().select(*selected).as_arrow().empty_table()
+    return table.scan(row_filter=In(column, wanted), selected_fields=selected).to_arrow()

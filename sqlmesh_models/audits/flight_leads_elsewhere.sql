@@ -1,0 +1,9 @@
+AUDIT (
+  name flight_leads_elsewhere
+);
+
+SELECT
+  *
+FROM @this_model
+WHERE
+  origin = dest

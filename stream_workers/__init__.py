@@ -1,0 +1,1 @@
+"""Stream workers: Kafka to Bronze, exactly once."""

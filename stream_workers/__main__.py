@@ -1,0 +1,39 @@
+"""``python -m stream_workers STREAM``: run one worker until SIGTERM."""
+
+import logging
+import signal
+import sys
+
+from freshdata.errors import FreshDataError
+from freshdata.settings import load_settings
+from stream_workers.worker import Worker
+
+
+def main(arguments: list[str]) -> int:
+    """Run a worker.
+
+    Args:
+        arguments: The stream's name.
+
+    Returns:
+        The exit code: 0 after a stop, 2 for a mistake in the call, 1 for a failure.
+    """
+    if len(arguments) != 1:
+        sys.stderr.write("Usage: python -m stream_workers STREAM\n")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    for noisy in ("pyiceberg", "quixstreams"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        worker = Worker(load_settings(), arguments[0])
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        worker.run()
+    except FreshDataError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

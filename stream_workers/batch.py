@@ -1,0 +1,224 @@
+"""Turn consumed messages into Bronze rows, quarantine rows and the progress that accounts for every one of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from freshdata.contracts import Contract
+from freshdata.contracts.decode import Decoder
+from freshdata.lake.catalog import QUARANTINE_SCHEMA, UTC_TIMESTAMP
+from freshdata.lake.progress import PartitionProgress
+from stream_workers.dedupe import DedupeIndex, key_hash
+from stream_workers.enrich import Enricher
+
+# No event is older: what the newest event time of a partition is before its first event.
+BEGINNING_OF_TIME = -(2**62)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Message(Protocol):
+    """What the worker reads of a Kafka message."""
+
+    def key(self) -> bytes | None:
+        """Message key."""
+
+    def value(self) -> bytes | None:
+        """Message value."""
+
+    def partition(self) -> int:
+        """Kafka partition."""
+
+    def offset(self) -> int:
+        """Offset in the partition."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Timestamp type, and milliseconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Where messages came from, column-wise and aligned.
+
+    Attributes:
+        partitions: Kafka partitions.
+        offsets: Offsets.
+        timestamps: Record timestamps, in milliseconds.
+    """
+
+    partitions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> "Records":
+        """The origin of messages."""
+        return cls(
+            np.fromiter((message.partition() for message in messages), np.int32, len(messages)),
+            np.fromiter((message.offset() for message in messages), np.int64, len(messages)),
+            np.fromiter((message.timestamp()[1] for message in messages), np.int64, len(messages)),
+        )
+
+    def at(self, positions: npt.NDArray[np.int64]) -> "Records":
+        """The records at some positions."""
+        return Records(self.partitions[positions], self.offsets[positions], self.timestamps[positions])
+
+    @property
+    def ingested_at(self) -> pa.Array:
+        """Ingestion time: the record's timestamp, not this process's clock, so that a replay writes the same rows."""
+        return pa.array(self.timestamps * 1000).cast(UTC_TIMESTAMP)
+
+
+@dataclass
+class PartitionState:
+    """What the worker knows of a partition it owns.
+
+    Attributes:
+        offset: Next offset to process.
+        max_event_time: Newest valid event time, in microseconds.
+        index: Recently seen keys.
+    """
+
+    offset: int
+    max_event_time: int
+    index: DedupeIndex
+
+
+@dataclass
+class Batch:
+    """What has been consumed since the last commit.
+
+    Attributes:
+        rows: Tables of Bronze rows.
+        rejected: Tables of quarantine rows.
+        begin: Kafka partition to the offset at which the batch began.
+        done: Kafka partition to what the batch consumed of it.
+    """
+
+    rows: list[pa.Table] = field(default_factory=list)
+    rejected: list[pa.Table] = field(default_factory=list)
+    begin: dict[int, int] = field(default_factory=dict)
+    done: dict[int, PartitionProgress] = field(default_factory=dict)
+
+    @property
+    def consumed(self) -> int:
+        """Number of records consumed."""
+        return sum(done.consumed for done in self.done.values())
+
+    def add(self, partition: int, done: PartitionProgress, state: PartitionState) -> None:
+        """Account for records of a partition, and advance its state past them."""
+        self.begin.setdefault(partition, state.offset)
+        state.offset = done.offset
+        newest = None if state.max_event_time == BEGINNING_OF_TIME else state.max_event_time
+        done = replace(done, max_event_time=newest)
+        self.done[partition] = self.done.get(partition, PartitionProgress(0)).after(done)
+
+
+class Processor:
+    """Decodes, validates, deduplicates, flags late events and enriches, column-wise."""
+
+    def __init__(self, contract: Contract, bronze_schema: pa.Schema, enricher: Enricher) -> None:
+        self.contract = contract
+        self.rules = contract.rules
+        self.schema = bronze_schema
+        self.decoder = Decoder(contract)
+        self.enricher = enricher
+        self.lateness = self.rules.allowed_lateness // MICROSECOND
+
+    def __call__(self, messages: Sequence[Message], states: dict[int, PartitionState], batch: Batch) -> None:
+        """Process messages and add the outcome to a batch.
+
+        Args:
+            messages: Messages, in offset order within each partition.
+            states: State of each owned partition; advanced.
+            batch: The open batch; added to.
+        """
+        values = [message.value() for message in messages]
+        keys = [message.key() for message in messages]
+        records = Records.of(messages)
+        decoded = self.decoder(values, keys, records.timestamps)
+        valid = records.at(decoded.positions)
+        rows = self._with_origin(decoded.rows, valid)
+        admitted, late = self._admit(rows, valid.partitions, states)
+        rows = rows.append_column("_late", pa.array(late)).filter(pa.array(admitted))
+        if rows.num_rows:
+            batch.rows.append(self.enricher(rows).select(self.schema.names).cast(self.schema))
+        if decoded.rejected:
+            batch.rejected.append(self._quarantined(decoded.rejected, values, keys, records))
+        for partition in np.unique(records.partitions):
+            mine, of_valid = records.partitions == partition, valid.partitions == partition
+            accepted = of_valid & admitted
+            done = PartitionProgress(
+                offset=int(records.offsets[mine][-1]) + 1,
+                consumed=int(mine.sum()),
+                accepted=int(accepted.sum()),
+                duplicates=int(of_valid.sum() - accepted.sum()),
+                rejected=int(mine.sum() - of_valid.sum()),
+                late=int((accepted & late).sum()),
+            )
+            batch.add(int(partition), done, states[int(partition)])
+
+    def _with_origin(self, rows: pa.Table, records: Records) -> pa.Table:
+        ingested_at = records.ingested_at
+        rows = rows.append_column("_partition", pa.array(records.partitions))
+        rows = rows.append_column("_offset", pa.array(records.offsets))
+        rows = rows.append_column("_ingested_at", ingested_at)
+        rows = rows.append_column("ingestion_date", ingested_at.cast(pa.date32()))
+        if self.rules.granularity == "hour":
+            rows = rows.append_column("ingestion_hour", pc.floor_temporal(ingested_at, unit="hour"))
+        if self.rules.derives_event_date:
+            rows = rows.append_column(self.rules.event_date_field, rows[self.rules.event_time_field].cast(pa.date32()))
+        return rows
+
+    def _admit(
+        self, rows: pa.Table, partitions: npt.NDArray[np.int32], states: dict[int, PartitionState]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which rows are no duplicates, and which came behind their partition's watermark."""
+        event_times = rows[self.rules.event_time_field].cast(pa.int64()).to_numpy()
+        hashes = self.hashes(rows)
+        admitted = np.ones(rows.num_rows, dtype=np.bool_)
+        late = np.zeros(rows.num_rows, dtype=np.bool_)
+        for partition in np.unique(partitions):
+            state = states[int(partition)]
+            mine = np.flatnonzero(partitions == partition)
+            times = event_times[mine]
+            newest = np.maximum.accumulate(np.concatenate(([state.max_event_time], times)))
+            admitted[mine] = state.index.admit([hashes[row] for row in mine], times, newest[:-1])
+            late[mine] = times < newest[:-1] - self.lateness
+            state.max_event_time = int(newest[-1])
+        return admitted, late
+
+    def hashes(self, rows: pa.Table) -> list[bytes]:
+        """The dedupe hash of each row."""
+        keys = rows[self.rules.dedupe_key[0]].to_pylist()
+        versions: list[Any] = (
+            rows[self.rules.version_field].to_pylist() if self.rules.version_field else [None] * len(keys)
+        )
+        return [key_hash(str(key), version) for key, version in zip(keys, versions, strict=True)]
+
+    def _quarantined(
+        self,
+        rejected: list[tuple[int, str]],
+        values: list[bytes | None],
+        keys: list[bytes | None],
+        records: Records,
+    ) -> pa.Table:
+        positions = [position for position, _ in rejected]
+        of = records.at(np.array(positions))
+        columns = {
+            "topic": [self.rules.topic] * len(positions),
+            "partition": of.partitions,
+            "offset": of.offsets,
+            "key": [keys[position] for position in positions],
+            "payload": [values[position] for position in positions],
+            "reason": [reason for _, reason in rejected],
+            "contract_version": [self.contract.version] * len(positions),
+            "ingested_at": of.ingested_at,
+            "ingestion_date": of.ingested_at.cast(pa.date32()),
+        }
+        return pa.table(columns, schema=QUARANTINE_SCHEMA)

@@ -1,0 +1,141 @@
+"""Write batches to a stream's Bronze and quarantine tables, and restore a partition's state from them."""
+
+import logging
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog
+
+from freshdata.contracts import Contract
+from freshdata.lake.catalog import ensure_stream_tables
+from freshdata.lake.commits import check_cluster, commit_batch, write_data_files
+from freshdata.lake.progress import PartitionProgress, Progress, read_progress
+from stream_workers.batch import BEGINNING_OF_TIME, MICROSECOND, Batch, PartitionState, Processor
+from stream_workers.dedupe import DedupeIndex
+from stream_workers.enrich import Enricher
+from stream_workers.faults import reach
+
+WATERMARK_PROPERTY = "freshdata.watermark"
+
+logger = logging.getLogger(__name__)
+
+
+class BronzeWriter:
+    """Commits a stream's batches, exactly once.
+
+    The two tables cannot be committed as one, so the quarantine goes first under an offset map of its own. After a
+    crash between the two, the batch is read again, and rejected records that the quarantine has already are left out.
+    """
+
+    def __init__(self, catalog: Catalog, contract: Contract, contracts: dict[str, Contract], cluster_id: str) -> None:
+        self.contract = contract
+        self.rules = contract.rules
+        self.cluster_id = cluster_id
+        self.bronze, self.quarantine = ensure_stream_tables(catalog, contract, contracts)
+        check_cluster(self.bronze, cluster_id)
+        check_cluster(self.quarantine, cluster_id)
+        self.enricher = Enricher(catalog, contract, contracts)
+        self.enricher.refresh()
+        self.processor = Processor(contract, self.bronze.schema().as_arrow(), self.enricher)
+
+    def restore(self, partition: int) -> PartitionState | None:
+        """The state of a partition as the table has it, or None when the table has never seen the partition."""
+        self.bronze.refresh()
+        progress = read_progress(self.bronze)
+        done = progress.partitions.get(partition) if progress else None
+        if done is None:
+            return None
+        reach("during-index-rebuild")
+        newest = BEGINNING_OF_TIME if done.max_event_time is None else done.max_event_time
+        state = PartitionState(done.offset, newest, self.empty_index())
+        if done.max_event_time is not None:
+            self._rebuild(state.index, partition, newest)
+        return state
+
+    def empty_index(self) -> DedupeIndex:
+        """An index that has seen nothing, over the contract's window."""
+        return DedupeIndex(self.rules.dedupe_window // MICROSECOND)
+
+    def _rebuild(self, index: DedupeIndex, partition: int, newest: int) -> None:
+        oldest = datetime.fromtimestamp((newest - index.window) / 1_000_000, UTC)
+        time_field = self.rules.event_time_field
+        columns = [*self.rules.dedupe_key, time_field, *filter(None, [self.rules.version_field])]
+        scan = self.bronze.scan(
+            # Our own number and timestamp, and a contract's validated identifier: nothing here comes from an event.
+            f"_partition = {partition} and {time_field} >= '{oldest.isoformat()}'",
+            selected_fields=tuple(columns),
+        )
+        for rows in scan.to_arrow_batch_reader():
+            table = pa.Table.from_batches([rows])
+            index.add(self.processor.hashes(table), table[time_field].cast(pa.int64()).to_numpy().tolist())
+
+    def commit(self, batch: Batch) -> Progress:
+        """Write and commit a batch.
+
+        Raises:
+            FencedError: another worker owns one of the batch's partitions by now.
+        """
+        started = time.perf_counter()
+        self._commit_rejected(batch)
+        rows = self._sorted(batch.rows)
+        files = write_data_files(self.bronze, rows)
+        reach("after-data-files")
+        done = Progress(self.cluster_id, self.rules.topic, batch.done)
+        progress = commit_batch(
+            self.bronze, files, batch.begin, done, properties=self._watermark(done), before_commit=_before_commit
+        )
+        reach("after-commit")
+        self.enricher.refresh()
+        logger.info(
+            "committed stream=%s records=%d rows=%d files=%d snapshot=%s seconds=%.3f",
+            self.contract.name,
+            batch.consumed,
+            rows.num_rows,
+            len(files),
+            getattr(self.bronze.current_snapshot(), "snapshot_id", None),
+            time.perf_counter() - started,
+        )
+        return progress
+
+    def _commit_rejected(self, batch: Batch) -> None:
+        if not batch.rejected:
+            return
+        self.quarantine.refresh()
+        progress = read_progress(self.quarantine) or Progress(self.cluster_id, self.rules.topic)
+        rejected = pa.concat_tables(batch.rejected)
+        stored = {number: done.offset for number, done in progress.partitions.items()}
+        known = np.array([stored.get(number, 0) for number in rejected["partition"].to_pylist()], dtype=np.int64)
+        rejected = rejected.filter(pc.greater_equal(rejected["offset"], pa.array(known)))
+        counts = {item["values"]: item["counts"] for item in pc.value_counts(rejected["partition"]).to_pylist()}
+        if not counts:
+            return
+        # The quarantine's own progress runs ahead of nobody: a partition without rejected records stays where it was.
+        done = {
+            number: PartitionProgress(batch.done[number].offset, consumed=count, rejected=count)
+            for number, count in counts.items()
+        }
+        begin = {number: stored[number] for number in counts if number in stored}
+        files = write_data_files(self.quarantine, rejected.cast(self.quarantine.schema().as_arrow()))
+        commit_batch(self.quarantine, files, begin, Progress(self.cluster_id, self.rules.topic, done))
+        reach("after-quarantine-commit")
+
+    def _sorted(self, tables: list[pa.Table]) -> pa.Table:
+        if not tables:
+            return self.bronze.schema().as_arrow().empty_table()
+        order = [*self.rules.clustering, self.rules.event_time_field]
+        return pa.concat_tables(tables).sort_by([(column, "ascending") for column in order])
+
+    def _watermark(self, batch: Progress) -> dict[str, str]:
+        progress = read_progress(self.bronze) or Progress(self.cluster_id, self.rules.topic)
+        newest = progress.merged(batch.partitions).total().max_event_time
+        if newest is None:
+            return {}
+        watermark = datetime.fromtimestamp(newest / 1_000_000, UTC) - self.rules.allowed_lateness
+        return {WATERMARK_PROPERTY: watermark.isoformat()}
+
+
+def _before_commit() -> None:
+    reach("before-commit")

@@ -1,0 +1,110 @@
+"""A real worker on a real broker: what was sent, what is stored, and what happens to the rest."""
+
+import json
+from datetime import datetime, timedelta
+
+import pytest
+from tests.streams import disorderly, flight_contract, flight_event, progress, send, wait_until_caught_up, worker
+
+from freshdata.lake.catalog import open_catalog
+from freshdata.lake.progress import summary_property
+from freshdata.verify.ingest import verify_ingest
+
+pytestmark = pytest.mark.integration
+
+
+def assert_verified(settings):
+    findings, counts = verify_ingest(settings, open_catalog(settings), flight_contract(settings))
+    assert [finding for finding in findings if not finding.ok] == []
+    assert counts["consumed"] == counts["accepted"] + counts["duplicates"] + counts["rejected"]
+    return counts
+
+
+def test_every_record_is_accounted_for(streaming, environment):
+    records = disorderly(3000, seed=1)
+    send(streaming, records)
+    with worker(streaming, environment(streaming)):
+        wait_until_caught_up(streaming)
+    counts = assert_verified(streaming)
+    valid = {key for key, _, _ in records if key.startswith(b"UA-")}
+    assert counts["consumed"] == len(records)
+    assert counts["accepted"] == len(valid) == 3000
+    assert counts["rejected"] == sum(not key.startswith(b"UA-") for key, _, _ in records)
+    assert 0 < counts["late"] < 3000
+
+
+def test_rows_are_partitioned_sorted_and_carry_their_origin(streaming, environment):
+    send(streaming, disorderly(500, seed=2))
+    with worker(streaming, environment(streaming)):
+        wait_until_caught_up(streaming)
+    table = open_catalog(streaming).load_table("bronze.flight_events")
+    assert [field.name for field in table.spec().fields] == ["ingestion_date", "tenant_id"]
+    rows = table.scan().to_arrow()
+    for row in rows.to_pylist():
+        assert row["ingestion_date"] == row["_ingested_at"].date()
+    for task in table.scan().plan_files():
+        tails = table.scan(f"tenant_id = '{task.file.partition[1]}'").to_arrow()["tailnum"].to_pylist()
+        assert len(tails) >= task.file.record_count
+    assert summary_property(table.current_snapshot(), "freshdata.watermark") is not None
+
+
+def test_rejected_records_keep_their_bytes_and_reason(streaming, environment):
+    at = datetime.fromisoformat(flight_event(1)["event_time"])
+    future = flight_event(2, event_time=(at + timedelta(days=400)).isoformat())
+    sent = {
+        b"k1": None,
+        b"k2": b"",
+        b"k3": b"{",
+        b"k4": json.dumps(flight_event(4, flight="x")).encode(),
+        b"k5": json.dumps(flight_event(5, origin="ewr")).encode(),
+        future["event_id"].encode(): json.dumps(future).encode(),
+        b"another-key": json.dumps(flight_event(6)).encode(),
+        b"k7": json.dumps(flight_event(7) | {"unknown": 1}).encode(),
+        b"k8": b"[" * 100_000,
+        b"k9": b"\xff",
+    }
+    good = flight_event(9)
+    records = [(key, value, at) for key, value in sent.items()]
+    records += [(None, json.dumps(flight_event(8)).encode(), at)]
+    send(streaming, [*records, (good["event_id"].encode(), json.dumps(good).encode(), at)])
+    with worker(streaming, environment(streaming)):
+        done = wait_until_caught_up(streaming).total()
+    assert (done.accepted, done.rejected) == (1, len(records))
+    # An event time in the far future must not move the watermark.
+    assert done.max_event_time == datetime.fromisoformat(good["event_time"]).timestamp() * 1_000_000
+    stored = open_catalog(streaming).load_table("quarantine.flight_events").scan().to_arrow().to_pylist()
+    assert {row["key"]: row["payload"] for row in stored} == sent | {None: records[-1][1]}
+    reasons = {row["key"]: row["reason"] for row in stored}
+    assert "tombstone" in reasons[b"k1"]
+    assert "empty" in reasons[b"k2"]
+    assert "$.flight" in reasons[b"k4"]
+    assert "$.origin" in reasons[b"k5"]
+    assert "after the record's timestamp" in reasons[future["event_id"].encode()]
+    assert "message key" in reasons[b"another-key"]
+    assert "unknown" in reasons[b"k7"]
+
+
+def test_a_second_worker_shares_the_partitions_and_nothing_is_repeated(streaming, environment):
+    send(streaming, disorderly(1500, seed=3))
+    with worker(streaming, environment(streaming)):
+        wait_until_caught_up(streaming)
+        with worker(streaming, environment(streaming)):
+            send(streaming, disorderly(1500, seed=4, first=1500))
+            wait_until_caught_up(streaming)
+        send(streaming, disorderly(500, seed=5, first=3000))
+        wait_until_caught_up(streaming)
+    assert assert_verified(streaming)["accepted"] == 3500
+
+
+def test_a_duplicate_is_recognised_after_a_restart(streaming, environment):
+    records = disorderly(300, seed=6)
+    send(streaming, records)
+    with worker(streaming, environment(streaming)):
+        wait_until_caught_up(streaming)
+    send(streaming, records)
+    with worker(streaming, environment(streaming)):
+        wait_until_caught_up(streaming)
+    counts = assert_verified(streaming)
+    assert counts["accepted"] == 300
+    assert counts["consumed"] == 2 * len(records)
+    assert progress(streaming).total().accepted == 300
