@@ -1,7 +1,7 @@
 """Event-time freshness: how far each tenant's newest event is behind the instance's clock.
 
-Dagster's own freshness looks at when an asset was last written, so a re-run of last year's partition makes it fresh. This one
-looks at the data.
+Dagster's own freshness looks at when an asset was last written, so a re-run of last year's partition makes it fresh.
+This one looks at the data.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,1 @@
+"""The Dagster code location: assets, checks and automation of one platform instance."""

@@ -1,4 +1,4 @@
-"""What is new: how far each table is behind its upstream tables, and which days that touches. Metadata only where possible."""
+"""What is new: which tables are behind their upstream tables, and which days that touches."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -95,7 +95,10 @@ def row_counts(table: Table, column: str, days: Iterable[date]) -> dict[date, in
     """Rows of each of some days; reads one column of these days only."""
     counts = dict.fromkeys(days, 0)
     if counts:
-        scan = table.scan(row_filter=In(column, list(counts)), selected_fields=(column,))
+        scan = table.scan(
+            row_filter=In(column, set(counts)),  # type: ignore[call-arg]
+            selected_fields=(column,),
+        )
         for batch in scan.to_arrow_batch_reader():
             for entry in pc.value_counts(batch.column(column)).to_pylist():
                 counts[entry["values"]] += entry["counts"]
@@ -110,4 +113,7 @@ def rows_of_days(table: Table, column: str, days: Iterable[date] | None, fields:
     wanted = list(days)
     if not wanted:
         return table.schema().select(*selected).as_arrow().empty_table()
-    return table.scan(row_filter=In(column, wanted), selected_fields=selected).to_arrow()
+    return table.scan(
+        row_filter=In(column, set(wanted)),  # type: ignore[call-arg]
+        selected_fields=selected,
+    ).to_arrow()

@@ -13,5 +13,6 @@ LOCK = Path(__file__).resolve().parent.parent / "uv.lock"
 text = LOCK.read_text()
 text = re.sub(r'registry = "https?://[^"]*"', 'registry = "index"', text)
 text = re.sub(r'\{ url = "https?://[^"]*/([^"/]+)"', r'{ path = "\1"', text)
-text = re.sub(r', upload-time = "[^"]*"', "", text)
+# These two come and go with what the index happens to answer, and change nothing.
+text = re.sub(r', (?:size = \d+|upload-time = "[^"]*")', "", text)
 LOCK.write_text(text)

@@ -1,9 +1,16 @@
 """Fixtures of all tests: a broker, and instances of the platform in folders of their own."""
 
+import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -51,10 +58,53 @@ def environment() -> Callable[[Settings], dict[str, str]]:
     """The environment that makes a child process see the same instance."""
 
     def build(settings: Settings) -> dict[str, str]:
-        import os
-
         own = {"FRESHDATA_HOME": str(settings.home), "FRESHDATA_PROJECT": str(settings.project)}
         own |= {"FRESHDATA_KAFKA_BOOTSTRAP": settings.kafka_bootstrap} if settings.kafka_bootstrap else {}
         return {**os.environ, **own}
 
     return build
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """A finished demo: its instance, its exit code and what it printed."""
+
+    settings: Settings
+    exit_code: int
+    output: str
+    killed: int
+
+
+@pytest.fixture(scope="session")
+def january(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """One run of the demo over January 2013, whose flight worker is killed with ``kill -9`` while it commits."""
+    home = tmp_path_factory.mktemp("january")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "freshdata.cli", "demo"],
+        env={**os.environ, "FRESHDATA_HOME": str(home), "COLUMNS": "160"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        killed = _kill_worker(home, process)
+        output, _ = process.communicate(timeout=600)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+    return DemoRun(Settings().for_home(home), process.returncode, output, killed)
+
+
+def _kill_worker(home: Path, demo: subprocess.Popen[str]) -> int:
+    """Kill the flight worker once it has been assigned its partitions; returns its pid."""
+    deadline = time.monotonic() + 240
+    log = home / "logs" / "worker-flight_events.log"
+    while demo.poll() is None and time.monotonic() < deadline:
+        if log.is_file() and "assigned" in log.read_text():
+            state = json.loads((home / "run" / "platform.json").read_text())
+            [pid] = [child["pid"] for child in state["children"] if child["name"] == "worker-flight_events"]
+            os.kill(pid, signal.SIGKILL)
+            return int(pid)
+        time.sleep(0.02)
+    raise AssertionError(f"the worker did not start: {demo.communicate(timeout=60)[0]}")

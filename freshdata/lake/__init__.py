@@ -1,0 +1,1 @@
+"""The Iceberg lake: its catalog, commits, progress, cursors and queries."""

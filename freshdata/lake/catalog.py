@@ -12,6 +12,7 @@ from pyiceberg.schema import assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import BucketTransform, IdentityTransform, Transform
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from freshdata.contracts import Contract
 from freshdata.errors import LakeError
@@ -50,7 +51,12 @@ def open_catalog(settings: Settings) -> Catalog:
     if uri.startswith("sqlite:///"):
         settings.home.mkdir(parents=True, exist_ok=True)
     kind = "rest" if urlparse(uri).scheme in ("http", "https") else "sql"
-    return load_catalog(CATALOG_NAME, type=kind, uri=uri, warehouse=warehouse, **settings.catalog_properties)
+    properties = {"type": kind, "uri": uri, "warehouse": warehouse} | settings.catalog_properties
+    try:
+        return load_catalog(CATALOG_NAME, **properties)
+    except OperationalError:
+        # Two workers that start at once both create the catalog's own tables; the one that comes second finds them.
+        return load_catalog(CATALOG_NAME, **properties)
 
 
 def load_table(catalog: Catalog, name: str) -> Table:
@@ -134,7 +140,7 @@ def ensure_table(
         partition_by: Source column to its partition transform.
         sort_by: Columns of the sort order.
     """
-    catalog.create_namespace_if_not_exists(name.rpartition(".")[0])
+    _ensure_namespace(catalog, name.rpartition(".")[0])
     iceberg = assign_fresh_schema_ids(_pyarrow_to_schema_without_ids(schema))
     try:
         return catalog.create_table(
@@ -158,6 +164,15 @@ def ensure_table(
             for field in added:
                 update.add_column(field.name, field.field_type, required=False)
     return table
+
+
+def _ensure_namespace(catalog: Catalog, namespace: str) -> None:
+    try:
+        catalog.create_namespace_if_not_exists(namespace)
+    except IntegrityError:
+        # Two workers that start at once: the check and the insertion are two statements.
+        if not catalog.namespace_exists(namespace):
+            raise
 
 
 def _part(column: str, transform: Transform[Any, Any]) -> str:

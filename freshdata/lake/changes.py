@@ -63,8 +63,8 @@ def touched_dates(table: Table, column: str, after: int | None) -> set[date] | N
         after: Snapshot id.
 
     Returns:
-        The dates; None when it cannot be told, because the snapshot is None or no ancestor, or because rows changed in a table
-        that is not partitioned by the column. Whoever gets None does everything.
+        The dates; None when it cannot be told, because the snapshot is None or no ancestor, or because rows changed in
+        a table that is not partitioned by the column. Whoever gets None does everything.
     """
     if after is None or not is_ancestor(table, after):
         return None
@@ -77,19 +77,23 @@ def touched_dates(table: Table, column: str, after: int | None) -> set[date] | N
     return dates
 
 
-def new_rows(table: Table, after: int | None, columns: tuple[str, ...] | None = None) -> pa.RecordBatchReader:
+def new_rows(
+    table: Table, after: int | None, columns: tuple[str, ...] | None = None, *, until: int | None = None
+) -> pa.RecordBatchReader:
     """The rows appended after a snapshot, batch by batch.
 
     Args:
         table: The table, refreshed.
         after: Snapshot id; None, or one that is no ancestor, reads the whole table.
         columns: Columns to read; None reads all.
+        until: The last snapshot to read; None reads up to the current one.
     """
     selected = columns or ("*",)
     if after is None or not is_ancestor(table, after):
-        return table.scan(selected_fields=selected).to_arrow_batch_reader()
-    scan = table.incremental_append_scan(selected_fields=selected).from_snapshot_id_exclusive(after)
-    return scan.to_arrow_batch_reader()
+        return table.scan(selected_fields=selected, snapshot_id=until).to_arrow_batch_reader()
+    return table.incremental_append_scan(
+        selected_fields=selected, from_snapshot_id_exclusive=after, to_snapshot_id_inclusive=until
+    ).to_arrow_batch_reader()
 
 
 def appends_only(table: Table, after: int) -> bool:

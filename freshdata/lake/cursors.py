@@ -1,7 +1,7 @@
 """How far a Silver or Gold table has followed the tables it is made from: kept in its own snapshots.
 
-Layers are chained by snapshots, never by timestamps: a row that becomes visible in Bronze after its day was processed was added by
-a snapshot that no cursor has passed yet, so it still reaches Silver and Gold.
+Layers are chained by snapshots, never by timestamps: a row that becomes visible in Bronze after its day was processed
+was added by a snapshot that no cursor has passed yet, so it still reaches Silver and Gold.
 """
 
 import json
@@ -69,11 +69,11 @@ def behind(catalog: Catalog, upstreams: dict[str, tuple[str, ...]]) -> dict[str,
 
     Args:
         catalog: The catalog.
-        upstreams: Table to the tables it is made from, for example ``{m.name: m.depends_on for m in manifest.values()}``.
+        upstreams: Table to the tables it is made from: ``{m.name: m.depends_on for m in manifest.values()}``.
 
     Returns:
-        Each table that is behind, with the current snapshot of every upstream table that moved. A table that does not exist
-        yet, or has no cursor, is behind every upstream table that has rows.
+        Each table that is behind, with the current snapshot of every upstream table that moved. A table that does not
+        exist yet, or has no cursor, is behind every upstream table that has rows.
     """
     found: dict[str, dict[str, int]] = {}
     heads = upstream_heads(catalog, {name for names in upstreams.values() for name in names})

@@ -1,5 +1,6 @@
 """DuckDB over the lake: load the bundled extensions and attach the catalog's REST face."""
 
+import os
 import threading
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +24,8 @@ _lock = threading.Lock()
 def catalog_face(settings: Settings) -> CatalogFace:
     """The REST face of the instance's catalog: one in each process, started at the first call."""
     with _lock:
-        key = f"{settings.catalog_uri} {settings.home}"
+        # A forked process inherits the entries but not the serving threads: the process id keeps it from using them.
+        key = f"{os.getpid()} {settings.catalog_uri} {settings.home}"
         if key not in _faces:
             _faces[key] = CatalogFace(open_catalog(settings))
         return _faces[key]

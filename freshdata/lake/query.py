@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def connect(settings: Settings) -> "duckdb.DuckDBPyConnection":
-    """A DuckDB connection with each of the lake's tables as a view, ``schema.table``; the lake itself is the catalog ``lake``.
+    """A DuckDB connection with each of the lake's tables as a view, ``schema.table``; the lake is the catalog ``lake``.
 
     Raises:
         PrerequisiteError: DuckDB's extensions are missing.

@@ -1,9 +1,10 @@
 """The Iceberg REST protocol over any PyIceberg catalog, served inside this process on a loopback port.
 
-DuckDB reads and writes Iceberg only through a REST catalog; the platform's own is a SQLite file. This face answers just what DuckDB
-asks: read namespaces and tables, and commit to existing tables. Tables are created with PyIceberg (``ensure_table``), never through
-here. Every snapshot committed through the face carries the properties that :meth:`CatalogFace.stamp` set for its table: that is
-how a merge run by DuckDB gets its cursor into the same commit as its rows.
+DuckDB reads and writes Iceberg only through a REST catalog; the platform's own is a SQLite file. This face answers
+just what DuckDB asks: read namespaces and tables, and commit to existing tables. Tables are created with PyIceberg
+(``ensure_table``), never through here. Every snapshot committed through the face carries the properties that
+:meth:`CatalogFace.stamp` set for its table: that is how a merge run by DuckDB gets its cursor into the same commit as
+its rows.
 """
 
 import json
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlparse
 
 from pydantic import ValidationError
@@ -83,7 +84,6 @@ class CatalogFace:
         url: The REST endpoint.
     """
 
-    # Longest path first would not matter: every pattern matches a whole path.
     ROUTES: ClassVar[tuple[tuple[str, str, str], ...]] = (
         ("GET", "/v1/config", "_config"),
         ("GET", "/v1/namespaces", "_list_namespaces"),
@@ -112,7 +112,7 @@ class CatalogFace:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, name="catalog-face", daemon=True).start()
 
-    def __enter__(self) -> "CatalogFace":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

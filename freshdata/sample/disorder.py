@@ -1,7 +1,7 @@
 """What real producers do to a stream: hold events back, send them twice, and send what nobody can read.
 
-Everything is added to the true events: a broken message is a damaged copy under a key of its own, never in the place of the
-event it was copied from. So the right answers stay the source's, whatever the disorder.
+Everything is added to the true events: a broken message is a damaged copy under a key of its own, never in the place
+of the event it was copied from. So the right answers stay the source's, whatever the disorder.
 """
 
 from collections.abc import Callable
@@ -130,7 +130,9 @@ def _broken(messages: pa.Table, rng: np.random.Generator, contract: Contract, li
                 damaged = _unreadable(kind, payload, rng)
             keys.append(new_key)
             payloads.append(damaged)
-        copies = _replace(_replace(copies, "key", pa.array(keys, pa.binary())), "payload", pa.array(payloads, pa.binary()))
+        copies = _replace(
+            _replace(copies, "key", pa.array(keys, pa.binary())), "payload", pa.array(payloads, pa.binary())
+        )
         parts.append(_labelled(copies, "contract" if kind == "contract" else "malformed", "rejected"))
     return pa.concat_tables(parts)
 

@@ -12,11 +12,12 @@ def expected_carrier_day(months: int) -> pa.Table:
         months: 1 to 12.
 
     Returns:
-        ``flight_date``, ``tenant_id``, ``flights``, ``cancelled``, ``mean_dep_delay_min``, ``mean_arr_delay_min``,
-        ``p90_arr_delay_min`` (linearly interpolated) and ``on_time_share`` (arrivals less than 15 minutes late, of those
-        with an arrival delay), ordered by date and carrier. A figure without any flight behind it is null.
+        ``flight_date``, ``tenant_id``, ``flights``, ``cancelled``, ``mean_dep_delay_min``,
+        ``mean_arr_delay_min``, ``p90_arr_delay_min`` (linearly interpolated) and ``on_time_share`` (arrivals less than
+        15 minutes late, of those with an arrival delay), ordered by date and carrier. A figure without any flight
+        behind it is null.
     """
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
 
     columns = ["year", "month", "day", "carrier", "dep_delay", "arr_delay"]
     flights = read_source("flights").select(columns).to_pandas()

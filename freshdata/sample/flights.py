@@ -46,14 +46,17 @@ def flight_events() -> pa.Table:
     left = later(departure, pc.fill_null(flights["dep_delay"], 0))
     base = pa.table(common)
     flew = pc.is_valid(flights["dep_delay"])
-    unknown = pa.nulls(count, pa.int32())
     return pa.concat_tables(
         [
-            _events(base, "departed", left, flights["dep_delay"], unknown, unknown).filter(flew),
+            _events(base, "departed", left, dep_delay=flights["dep_delay"]).filter(flew),
             _events(
-                base, "arrived", _arrivals(flights, date, departure, left), unknown, flights["arr_delay"], flights["air_time"]
+                base,
+                "arrived",
+                _arrivals(flights, date, departure, left),
+                arr_delay=flights["arr_delay"],
+                air_time=flights["air_time"],
             ).filter(flew),
-            _events(base, "cancelled", departure, unknown, unknown, unknown).filter(pc.invert(flew)),
+            _events(base, "cancelled", departure).filter(pc.invert(flew)),
         ]
     )
 
@@ -73,7 +76,7 @@ def utc(date: Any, minute: Any, zone: Any) -> Any:
         zone: IANA name of each row's time zone.
 
     Returns:
-        Timestamps in UTC. Of a time that clocks show twice the first one is taken, of one they skip the one after the gap.
+        Timestamps in UTC. Of a time that clocks show twice the first is taken, of one they skip the end of the gap.
     """
     local = pc.add(date.cast(pa.timestamp("s")), pc.multiply(minute.cast(pa.int64()), 60).cast(pa.duration("s")))
     result = pa.nulls(len(local), pa.timestamp("s", "UTC"))
@@ -90,7 +93,7 @@ def later(moment: Any, by_minutes: Any) -> Any:
 
 
 def _arrivals(flights: dict[str, Any], date: Any, departure: Any, left: Any) -> Any:
-    """When each flight arrived: schedule plus delay, else the clock at its destination, else schedule plus departure delay."""
+    """When each flight arrived: by schedule and delay, else the clock there, else schedule and departure delay."""
     airports = read_source("airports")
     zones = dict(zip(airports["faa"].to_pylist(), airports["tzone"].to_pylist(), strict=True)) | MISSING_ZONES
     codes = flights["dest"].dictionary_encode()
@@ -103,18 +106,17 @@ def _arrivals(flights: dict[str, Any], date: Any, departure: Any, left: Any) -> 
 
 
 def _first_after(date: Any, minute: Any, zone: Any, moment: Any) -> Any:
-    """The first time after ``moment`` that a clock in ``zone`` shows ``minute``, starting on ``date`` (delays reach two days)."""
+    """The first time after ``moment`` that clocks in ``zone`` show ``minute`` (delays reach two days)."""
     days = [utc(date, pc.add(minute, number * DAY), zone) for number in range(3)]
     return pc.if_else(pc.greater(days[0], moment), days[0], pc.if_else(pc.greater(days[1], moment), days[1], days[2]))
 
 
-def _events(base: pa.Table, kind: str, time: Any, dep_delay: Any, arr_delay: Any, air_time: Any) -> pa.Table:
+def _events(base: pa.Table, kind: str, time: Any, **measured: Any) -> pa.Table:
+    unknown = pa.nulls(len(base), pa.int32())
     added = {
         "event_type": pa.repeat(kind, len(base)),
         "event_time": time,
-        "dep_delay": dep_delay,
-        "arr_delay": arr_delay,
-        "air_time": air_time,
+        **{name: measured.get(name, unknown) for name in ("dep_delay", "arr_delay", "air_time")},
         "suffix": pa.repeat(SUFFIX[kind], len(base)),
     }
     for name, values in added.items():

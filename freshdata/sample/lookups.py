@@ -26,7 +26,7 @@ def load_lookups(settings: Settings, contracts: dict[str, Contract]) -> list[str
         wanted = read_source(contract.name).select(contract.arrow_schema.names).cast(contract.arrow_schema)
         table = ensure_table(catalog, contract.table, contract.arrow_schema)
         if not _same(table.scan().to_arrow(), wanted, contract.primary_key):
-            table.overwrite(wanted)
+            (table.overwrite if table.current_snapshot() else table.append)(wanted)
             written.append(contract.table)
     return written
 

@@ -26,6 +26,7 @@ from freshdata.services.kafka import client_config, end_offsets, ensure_topics
 from freshdata.settings import Settings
 
 HEADER = "seq"
+DEFAULT_SEED = 2013
 TICK = 0.5  # seconds between two looks at what is due
 EXTRA = 1.03  # Messages for each real event, roughly, with disorder: for the progress display only.
 Progress = Callable[[int, int], None]
@@ -81,7 +82,9 @@ def replay(
         return feed.run(progress, _Pace(speed, None, stop or Event()))
 
 
-def produce_live(settings: Settings, *, speed: float, history_days: int, disorder: bool, seed: int, stop: Event) -> None:
+def produce_live(
+    settings: Settings, *, speed: float, history_days: int, disorder: bool = True, seed: int = DEFAULT_SEED, stop: Event
+) -> None:
     """Send the sample as if it happened now: first the history at ``speed``, then in real time, until ``stop`` is set.
 
     A later call on the same instance continues where the last one was, with its history and seed.
@@ -104,7 +107,7 @@ def produce_live(settings: Settings, *, speed: float, history_days: int, disorde
         feed.run(lambda _done, _total: None, _Pace(speed, lambda: datetime.now(UTC), stop))
 
 
-def ensure_live_plan(settings: Settings, *, history_days: int, disorder: bool, seed: int) -> Plan:
+def ensure_live_plan(settings: Settings, *, history_days: int, disorder: bool = True, seed: int = DEFAULT_SEED) -> Plan:
     """The instance's live plan, made now if it has none, and its clock set to begin with it and to follow the system's.
 
     Raises:
@@ -241,7 +244,7 @@ class _Feed:
             )
 
     def recover(self) -> None:
-        """Enter messages into the ledger that Kafka has, but whose sender was killed before it could write them down."""
+        """Enter messages into the ledger that Kafka has, but whose sender was killed before it wrote them down."""
         found: dict[int, list[tuple[int, int, int]]] = {}
         for seq, partition, offset in self._unrecorded():
             found.setdefault(seq // SEQUENCE_STEP, []).append((seq, partition, offset))
@@ -263,7 +266,7 @@ class _Feed:
                 consumer = Consumer(client_config(self.settings) | options)
                 consumer.assign([TopicPartition(topic, partition, first)])
                 try:
-                    yield from _sequence_numbers(consumer, end)
+                    yield from _sequence_numbers(consumer, first, end)
                 finally:
                     consumer.close()
 
@@ -282,16 +285,18 @@ class _Feed:
             self.clock.set(start=self.plan.first, now=last_sent(messages).as_py())
 
 
-def _sequence_numbers(consumer: Consumer, end: int) -> Iterator[tuple[int, int, int]]:
-    while True:
-        for message in consumer.consume(5000, timeout=10):
-            if message.error() is not None:
-                raise ServiceError("kafka", f"Kafka: {message.error().str()}.", remedy="Look at Kafka's log.")
+def _sequence_numbers(consumer: Consumer, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+    while first < end:
+        # Never more than there are: the call waits for as many as it is asked for.
+        messages = consumer.consume(min(5000, end - first), timeout=30)
+        failed = next((message.error().str() for message in messages if message.error() is not None), None)
+        if failed or not messages:
+            raise ServiceError("kafka", f"Kafka: {failed or 'no answer'}.", remedy="Look at Kafka's log.")
+        for message in messages:
             for name, value in message.headers() or ():
                 if name == HEADER:
                     yield int(value), message.partition(), message.offset()
-            if message.offset() >= end - 1:
-                return
+        first = messages[-1].offset() + 1
 
 
 def _other_plan(settings: Settings) -> ConfigError:

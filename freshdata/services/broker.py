@@ -1,25 +1,32 @@
 """One local Kafka broker as a child process: KRaft, loopback only, its data in the instance's folder."""
 
 import base64
-import json
 import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-
-import psutil
 
 from freshdata.errors import ServiceError
 from freshdata.services.prerequisites import find_java, resolve_jars
-from freshdata.services.processes import Program, Supervisor, bound_command, free_port, listening
+from freshdata.services.processes import (
+    Program,
+    Supervisor,
+    alive,
+    bound_command,
+    created,
+    free_port,
+    listening,
+    read_json,
+    write_json,
+)
 from freshdata.settings import Settings
 
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
-# Static voters, not a dynamic quorum: that one keeps the controller's port in the metadata log, so a broker whose old port
-# has been taken in the meantime could never start again. A short session: after a kill -9 the controller refuses the restarted
-# broker for that long, as it still believes in the old one (9 s by default).
+# Static voters, not a dynamic quorum: that one keeps the controller's port in the metadata log, so a broker whose old
+# port has been taken in the meantime could never start again. A short session: after a kill -9 the controller refuses
+# the restarted broker for that long, as it still believes in the old one (9 s by default).
 SERVER = """\
 process.roles=broker,controller
 node.id=1
@@ -49,7 +56,10 @@ log.cleaner.dedupe.buffer.size=8388608
 LOG4J = """\
 <Configuration status="warn">
   <Appenders><Console name="out"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
-  <Loggers><Root level="warn"><AppenderRef ref="out"/></Root><Logger name="kafka.server.KafkaRaftServer" level="info"/></Loggers>
+  <Loggers>
+    <Root level="warn"><AppenderRef ref="out"/></Root>
+    <Logger name="kafka.server.KafkaRaftServer" level="info"/>
+  </Loggers>
 </Configuration>
 """
 
@@ -61,13 +71,8 @@ def address_file(settings: Settings) -> Path:
 
 def running_broker(settings: Settings) -> str | None:
     """``host:port`` of the instance's own broker, or None when it does not run."""
-    state = _last_state(settings)
-    try:
-        if psutil.Process(int(state["pid"])).create_time() == float(state["created"]):
-            return f"127.0.0.1:{state['port']}"
-    except (KeyError, ValueError, psutil.Error):
-        pass
-    return None
+    state = read_json(address_file(settings))
+    return f"127.0.0.1:{state['port']}" if alive(state.get("pid"), state.get("created")) else None
 
 
 def broker_program(settings: Settings) -> Program:
@@ -80,7 +85,7 @@ def broker_program(settings: Settings) -> Program:
     java, jars = find_java(), resolve_jars(settings)
     home = settings.home / "kafka"
     home.mkdir(parents=True, exist_ok=True)
-    last = _last_state(settings)
+    last = read_json(address_file(settings))
     # Clients that are already there find a restarted broker again only at its old address.
     port = free_port(int(last.get("port", 0)) or None)
     controller = free_port(int(last.get("controller", 0)) or None)
@@ -92,11 +97,8 @@ def broker_program(settings: Settings) -> Program:
     _format(home, run)
 
     def remember(pid: int) -> None:
-        settings.run_dir.mkdir(parents=True, exist_ok=True)
-        state = {"pid": pid, "created": psutil.Process(pid).create_time(), "port": port, "controller": controller}
-        replacement = address_file(settings).with_suffix(".tmp")
-        replacement.write_text(json.dumps(state))
-        replacement.replace(address_file(settings))
+        state = {"pid": pid, "created": created(pid), "port": port, "controller": controller}
+        write_json(address_file(settings), state)
 
     return Program(
         command=(java, "-Xms128m", "-Xmx384m", *run[1:], "kafka.Kafka", str(home / "server.properties")),
@@ -105,8 +107,6 @@ def broker_program(settings: Settings) -> Program:
         ready=lambda: listening(port) and _answers(f"127.0.0.1:{port}"),
         on_ready=remember,
         attempts=4,
-        # Not SIGTERM: a broker that takes its time to stop would hold its files against the next start, and loses nothing by it.
-        death_signal=signal.SIGKILL,
     )
 
 
@@ -127,13 +127,6 @@ def local_broker(settings: Settings) -> Iterator[str]:
     with Supervisor(settings.logs) as supervisor:
         supervisor.start("kafka", lambda: broker_program(settings))
         yield running_broker(settings) or ""
-
-
-def _last_state(settings: Settings) -> dict[str, float]:
-    with suppress(OSError, ValueError):
-        state = json.loads(address_file(settings).read_text())
-        return state if isinstance(state, dict) else {}
-    return {}
 
 
 def _format(home: Path, run: tuple[str, ...]) -> None:

@@ -1,8 +1,8 @@
 """Become another program that cannot outlive the process that started it.
 
-Run as a script by :mod:`freshdata.services.processes`: ``child.py DEATH_SIGNAL PARENT_PID COMMAND...``. It prepares this process and
-replaces itself by the command, so nothing of it stays in memory. It is a program of its own, not a ``preexec_fn``: that one
-would run Python between fork and exec in a process full of librdkafka's threads.
+Run as a script by :mod:`freshdata.services.processes`: ``child.py DEATH_SIGNAL PARENT_PID COMMAND...``. It prepares
+this process and replaces itself by the command, so nothing of it stays in memory. It is a program of its own, not a
+``preexec_fn``: that one would run Python between fork and exec in a process full of librdkafka's threads.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Reset the signals, tie this process to its parent's life, and become the command."""
     death_signal, parent, *command = sys.argv[1:]
-    # A platform started in the background inherits an ignored SIGINT; Dagster then ignores SIGTERM too and must be killed.
+    # A platform started in the background inherits an ignored SIGINT; Dagster then ignores SIGTERM too, until killed.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -6,15 +6,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from freshdata.errors import PrerequisiteError
-from freshdata.settings import Settings
+from freshdata.settings import Settings, load_settings
 
 OLDEST_JAVA = 17
-MAVEN_OPTS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # Maven runs for seconds: a slow-starting compiler costs more than it saves.
+# Maven runs for seconds: a compiler that starts slowly costs more than it saves.
+MAVEN_OPTS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 def find_java() -> str:
@@ -88,7 +90,8 @@ def _run_maven(settings: Settings, target: Path, advance: Callable[[str], None])
         raise PrerequisiteError(
             "mvn",
             "Maven was not found, and Kafka's jars are not there yet.",
-            remedy="Install Maven (for example `apt install maven`), or set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka.",
+            remedy="Install Maven (for example `apt install maven`), "
+            "or set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka.",
         )
     command = [maven, "-B", "-f", str(settings.project / "pom.xml"), "dependency:copy-dependencies"]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}", *_local_repository(settings)]
@@ -122,3 +125,19 @@ def _local_repository(settings: Settings) -> list[str]:
             return []
     except OSError:
         return [f"-Dmaven.repo.local={settings.root / 'm2'}"]
+
+
+def main() -> None:
+    """Fetch the jars ahead of the first start, for the project's setup."""
+    settings = load_settings()
+    if settings.kafka_bootstrap:
+        return
+    try:
+        find_java()
+        resolve_jars(settings)
+    except PrerequisiteError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

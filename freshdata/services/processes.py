@@ -1,6 +1,8 @@
 """Child processes that are started, watched, restarted and stopped as one group."""
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +13,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import psutil
 
 from freshdata.errors import ServiceError
 
@@ -41,6 +45,36 @@ def listening(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def created(pid: int) -> float:
+    """When a process was created: with its pid it names the process for ever, as pids are used again."""
+    return psutil.Process(pid).create_time()
+
+
+def alive(pid: Any, created_at: Any) -> bool:
+    """Whether the process that had this pid and creation time still runs."""
+    try:
+        process = psutil.Process(int(pid))
+        return process.create_time() == float(created_at) and process.status() != psutil.STATUS_ZOMBIE
+    except (TypeError, ValueError, psutil.Error):
+        return False
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a small state file so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replacement = path.with_suffix(f".{os.getpid()}.tmp")
+    replacement.write_text(json.dumps(content))
+    replacement.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A state file's content; empty when there is none, or it is damaged."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def bound_command(command: tuple[str, ...], death_signal: signal.Signals) -> list[str]:
@@ -74,7 +108,8 @@ class Program:
     timeout: float = 90
     attempts: int = 1
     grace: float = 20
-    death_signal: signal.Signals = signal.SIGTERM
+    # Not SIGTERM: a worker that waits for a broker which is gone, too, stays for minutes.
+    death_signal: signal.Signals = signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -106,7 +141,8 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # A terminal's Ctrl-C reaches the supervisor only, which then stops them in order.
+                # A terminal's Ctrl-C reaches the supervisor only, which then stops them in order.
+                start_new_session=True,
             )
 
     def wait_ready(self, cancelled: threading.Event) -> None:
@@ -118,23 +154,23 @@ class Child:
         deadline = time.monotonic() + self.program.timeout
         while not cancelled.is_set():
             if (code := self.process.poll()) is not None:
-                raise self.failure(f"ended at once with code {code}: {self.last_line()}")
+                raise self._failure(f"ended at once with code {code}: {self.last_line()}")
             if self.program.ready():
                 self.program.on_ready(self.process.pid)
                 return
             if time.monotonic() > deadline:
-                raise self.failure(f"did not answer within {self.program.timeout:.0f} s: {self.last_line()}")
+                raise self._failure(f"did not answer within {self.program.timeout:.0f} s: {self.last_line()}")
             cancelled.wait(POLL)
-        raise self.failure("was stopped while starting.")
+        raise self._failure("was stopped while starting.")
 
-    def failure(self, what: str) -> ServiceError:
+    def _failure(self, what: str) -> ServiceError:
         return ServiceError(self.name, f"{self.name} {what}", remedy=f"Its log is {self.log}.")
 
     def last_line(self) -> str:
         """The log's last line that says something."""
-        lines = [line for line in self.log.read_text(errors="replace").splitlines()[-50:] if line.strip()]
-        telling = [line for line in lines if not line.startswith(("\tat ", "\t..."))]
-        return (telling or lines or ["it wrote nothing"])[-1].strip()[:300]
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines()[-100:] if line.strip()]
+        telling = [line for line in lines if re.search(r"(Error|Exception)\b.*:", line)]
+        return (telling or lines or ["it wrote nothing"])[-1][:300]
 
     def stop(self) -> None:
         """SIGTERM, a bounded wait, then SIGKILL for whatever is left of its session."""
@@ -160,9 +196,9 @@ class _Entry:
 class Supervisor:
     """Starts children in order, restarts those that die, and stops all in reverse order.
 
-    Restarting is done by a thread that ends only after the children have been stopped: Linux delivers a child's parent-death
-    signal when the *thread* that started it ends. For the same reason :meth:`start` must be called from a thread that stays,
-    which is usually the main one.
+    Restarting is done by a thread that waits until the children have been stopped: Linux delivers a child's
+    parent-death signal when the *thread* that started it ends. For the same reason :meth:`start` must be called from a
+    thread that stays, which is usually the main one.
     """
 
     def __init__(self, logs: Path, on_change: Callable[[], None] = lambda: None) -> None:
@@ -171,6 +207,7 @@ class Supervisor:
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.RLock()
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
@@ -221,11 +258,12 @@ class Supervisor:
     def stop(self) -> None:
         """Stop all children in reverse order; a second call does nothing."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
         with self._lock:
             while self._entries:
                 self._entries.popitem()[1].child.stop()
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def stop_one(self, name: str) -> None:
         """Stop one child for good, if it is there."""
@@ -242,6 +280,7 @@ class Supervisor:
             with self._lock:
                 for name, entry in self._entries.items():
                     self._heal(name, entry)
+        self._stopped.wait()
 
     def _heal(self, name: str, entry: _Entry) -> None:
         now = time.monotonic()

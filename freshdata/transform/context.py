@@ -1,5 +1,6 @@
 """Open the SQLMesh project over an instance, waiting while another process transforms."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -39,7 +40,9 @@ def open_context(settings: Settings, *, longest_wait: float = LONGEST_WAIT_SECON
     try:
         context = Context(paths=[str(settings.models_dir)], config=config)
     except SQLMeshError as error:
-        raise TransformError("of this project", f"cannot be loaded: {error}.", remedy="Correct the file it names.") from error
+        raise TransformError(
+            "of this project", f"cannot be loaded: {error}.", remedy="Correct the file it names."
+        ) from error
     try:
         yield context
     finally:
@@ -52,6 +55,8 @@ def _silence() -> None:
     from sqlmesh.core.console import NoopConsole, set_console
 
     set_console(NoopConsole())
+    # Its two warnings at every start are decisions taken here: plans fill no table, and the state is a DuckDB file.
+    logging.getLogger("sqlmesh.core.console").setLevel(logging.ERROR)
 
 
 def _wait_for_state(settings: Settings, longest_wait: float) -> None:
@@ -66,7 +71,7 @@ def _wait_for_state(settings: Settings, longest_wait: float) -> None:
             # DuckDB's own message names the process that holds the file.
             if time.monotonic() > deadline:
                 raise TransformError(
-                    "state",
+                    "of this instance",
                     f"another process still transforms after {longest_wait:.0f} s: {error}.",
                     remedy="Wait for it to end, or stop it.",
                 ) from error

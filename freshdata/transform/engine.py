@@ -1,29 +1,25 @@
 """SQLMesh over the lake with DuckDB: the connection, the adapter, and the project's configuration.
 
-The adapter is the only engine-specific code of the transformations. DuckDB computes; merges are committed by DuckDB through the
-catalog's REST face, replaced days by PyIceberg as whole files (DuckDB can only delete row by row, which would leave delete files).
+The adapter is the only engine-specific code of the transformations. DuckDB computes; merges are committed by DuckDB
+through the catalog's REST face, replaced days by PyIceberg as whole files (DuckDB can only delete row by row, which
+would leave delete files).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.expressions import (
-    AlwaysTrue,
-    And,
-    BooleanExpression,
-    GreaterThanOrEqual,
-    LessThanOrEqual,
-    Or,
-)
-from pyiceberg.transforms import IdentityTransform
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, Or
+from pyiceberg.expressions.parser import parse
+from pyiceberg.transforms import IdentityTransform, Transform
 from sqlglot import exp
 from sqlmesh.core.config.connection import BaseDuckDBConnectionConfig  # noqa: TID253 - this module is imported lazily.
 from sqlmesh.core.engine_adapter.base import EngineAdapter  # noqa: TID253 - as above.
@@ -47,8 +43,8 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
     """DuckDB whose tables in the catalog ``lake`` are Iceberg tables."""
 
     SUPPORTS_REPLACE_TABLE = False
-    # Transactions stay off: SQLMesh would wrap DDL in them, and the extension leaves behind a table that is created and dropped in
-    # one transaction. Each write here is one statement or one PyIceberg commit, so it is atomic anyway.
+    # Transactions stay off: SQLMesh would wrap DDL in them, and the extension leaves behind a table that is created and
+    # dropped in one transaction. Each write here is one statement or one PyIceberg commit, so it is atomic anyway.
     SUPPORTS_TRANSACTIONS = False
     SUPPORTED_DROP_CASCADE_OBJECT_KINDS = ("SCHEMA",)
 
@@ -63,13 +59,13 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
         cursor: duckdb.DuckDBPyConnection = self.cursor
         cursor.register("_incoming", rows)
         try:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE {exp.to_identifier(name, quoted=True).sql('duckdb')} AS FROM _incoming")
+            cursor.execute(f"CREATE OR REPLACE TEMP TABLE {_quoted(name)} AS FROM _incoming")
         finally:
             cursor.unregister("_incoming")
 
     def unstage(self, name: str) -> None:
         """Drop what :meth:`stage` made."""
-        self.cursor.execute(f"DROP TABLE IF EXISTS temp.main.{exp.to_identifier(name, quoted=True).sql('duckdb')}")
+        self.cursor.execute(f"DROP TABLE IF EXISTS temp.main.{_quoted(name)}")
 
     def fetch_arrow(self, query: str | exp.Expression) -> pa.Table:
         """Run a query and return its rows."""
@@ -88,7 +84,7 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
                     assignment.this.set("table", None)  # DuckDB writes SET column = ..., not SET target.column = ...
         super()._merge(target_table, query, on, whens)
 
-    def _create_table(
+    def _create_table(  # noqa: PLR0917 - SQLMesh's signature.
         self,
         table_name_or_schema: Any,
         expression: exp.Query | None,
@@ -104,7 +100,15 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
         if name.catalog != CATALOG_NAME:
             kwargs.pop("partitioned_by", None)
             EngineAdapter._create_table(  # noqa: SLF001 - the stock one, past the DuckDB adapter's.
-                self, schema, expression, exists, replace, target_columns_to_types, table_description, None, **kwargs
+                self,
+                schema,
+                expression,
+                exists,
+                replace,
+                target_columns_to_types,
+                table_description,
+                column_descriptions,
+                **kwargs,
             )
             return
         typed = {
@@ -113,14 +117,10 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
         }
         shape = exp.select(*typed.values()) if typed else expression
         arrow = self.fetch_arrow(exp.select("*").from_(shape.subquery("shape")).limit(0)).schema  # type: ignore[union-attr]
-        documented = pa.schema(
-            field.with_metadata({"doc": description})
-            if (description := (column_descriptions or {}).get(field.name))
-            else field
-            for field in arrow
-        )
-        columns = {_plain_column(part): IdentityTransform() for part in kwargs.get("partitioned_by") or ()}
-        ensure_table(self.face.catalog, f"{name.db}.{name.name}", documented, partition_by=columns)
+        columns: dict[str, Transform[Any, Any]] = {
+            _plain_column(part): IdentityTransform() for part in kwargs.get("partitioned_by") or ()
+        }
+        ensure_table(self.face.catalog, f"{name.db}.{name.name}", arrow, partition_by=columns)
         if expression is not None:
             self._replace(name, expression, AlwaysTrue())
 
@@ -146,9 +146,32 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
         def commit() -> None:
             table = load_table(self.face.catalog, identifier)
             properties = self.face.stamped(identifier)
-            table.overwrite(rows.cast(table.schema().as_arrow()), overwrite_filter=within, snapshot_properties=properties)
+            fitting = rows.cast(table.schema().as_arrow())
+            with warnings.catch_warnings():
+                # PyIceberg warns when the days held no row before, which is how every day begins.
+                warnings.filterwarnings("ignore", "Delete operation did not match any records")
+                table.overwrite(fitting, overwrite_filter=within, snapshot_properties=properties)
 
         retry_conflicts(commit)
+
+    def _create_table_comment(self, table_name: Any, table_comment: str, table_kind: str = "TABLE") -> None:
+        name = exp.to_table(table_name)
+        if name.catalog != CATALOG_NAME:
+            super()._create_table_comment(table_name, table_comment, table_kind)
+            return
+        with load_table(self.face.catalog, f"{name.db}.{name.name}").transaction() as change:
+            change.set_properties({"comment": table_comment})  # Where Spark and Trino look for it.
+
+    def _create_column_comments(
+        self, table_name: Any, column_comments: dict[str, str], *args: Any, **kwargs: Any
+    ) -> None:
+        name = exp.to_table(table_name)
+        if name.catalog != CATALOG_NAME:
+            super()._create_column_comments(table_name, column_comments, *args, **kwargs)
+            return
+        with load_table(self.face.catalog, f"{name.db}.{name.name}").update_schema() as change:
+            for column, comment in column_comments.items():
+                change.update_column(column, doc=comment)
 
     def _get_data_objects(self, schema_name: Any, object_names: set[str] | None = None) -> list[DataObject]:
         # The stock one says USE CATALOG, which needs a default schema that an Iceberg catalog does not have.
@@ -164,7 +187,11 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
         )
         if object_names:
             query = query.where(exp.column("table_name").isin(*object_names))
-        kinds = {"BASE TABLE": DataObjectType.TABLE, "VIEW": DataObjectType.VIEW, "LOCAL TEMPORARY": DataObjectType.TABLE}
+        kinds = {
+            "BASE TABLE": DataObjectType.TABLE,
+            "VIEW": DataObjectType.VIEW,
+            "LOCAL TEMPORARY": DataObjectType.TABLE,
+        }
         return [
             DataObject(catalog=catalog, schema=db, name=name, type=kinds[kind]) for name, kind in self.fetchall(query)
         ]
@@ -182,8 +209,6 @@ class LakeConnectionConfig(BaseDuckDBConnectionConfig):  # type: ignore[misc]
     DISPLAY_NAME = "FreshData lake"
     DISPLAY_ORDER = 100
     settings: Settings
-    # The lake cannot hold comments made by SQL; column descriptions are stored when a table is created.
-    register_comments: bool = False
 
     @property
     def _engine_adapter(self) -> type[EngineAdapter]:
@@ -243,22 +268,17 @@ def _plain_column(part: exp.Expression) -> str:
 
 
 def _iceberg_filter(where: exp.Expression | None) -> BooleanExpression:
-    """The filter that says the same as a condition of the materializations: days between two literals, or everything."""
+    """The filter that says the same as a condition of the materializations: days between literals, or everything."""
     where = where.unnest() if where is not None else None
     if where is None or (isinstance(where, exp.Boolean) and where.this):
         return AlwaysTrue()
     if isinstance(where, exp.Or):
-        return reduce(Or, (_iceberg_filter(part) for part in _flattened(where)))
+        return reduce(Or, (_iceberg_filter(part) for part in where.flatten()))
     if isinstance(where, exp.Between):
-        low, high = (_literal(where.args[side]) for side in ("low", "high"))
-        return And(GreaterThanOrEqual(where.this.name, low), LessThanOrEqual(where.this.name, high))
+        low, high = (where.args[side].find(exp.Literal).name for side in ("low", "high"))
+        return parse(f"{where.this.name} >= '{low}' and {where.this.name} <= '{high}'")
     raise NotImplementedError(f"overwrite where {where.sql('duckdb')}")
 
 
-def _flattened(where: exp.Or) -> Iterable[exp.Expression]:
-    return where.flatten()
-
-
-def _literal(side: exp.Expression) -> str:
-    literal = side.find(exp.Literal)
-    return str(literal.name) if literal is not None else ""
+def _quoted(name: str) -> str:
+    return str(exp.to_identifier(name, quoted=True).sql("duckdb"))

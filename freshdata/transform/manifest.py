@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from freshdata.settings import Settings
@@ -76,8 +77,8 @@ def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
         return _from_json(path.read_text())
     from freshdata.transform.context import open_context
 
-    # A home of its own: the manifest does not depend on the instance, and another process may hold the instance's state.
-    with open_context(settings.for_home(settings.root / f"manifest-{os.getpid()}")) as context:
+    # A home of its own: the manifest does not depend on the instance, whose state another process may hold.
+    with TemporaryDirectory() as home, open_context(settings.for_home(Path(home))) as context:
         manifest = build_manifest(context, settings)
     _keep(path, manifest)
     return manifest
@@ -96,7 +97,9 @@ def build_manifest(context: "Context", settings: Settings) -> dict[str, ModelInf
 def project_fingerprint(settings: Settings) -> str:
     """Changes whenever a model, a contract or the code that runs them does."""
     digest = hashlib.sha256()
-    files = [path for folder in (settings.models_dir, settings.contracts_dir, ENGINE_CODE) for path in folder.rglob("*")]
+    files = [
+        path for folder in (settings.models_dir, settings.contracts_dir, ENGINE_CODE) for path in folder.rglob("*")
+    ]
     for path in sorted(path for path in files if path.suffix in (".sql", ".yaml", ".py")):
         digest.update(str(path.relative_to(path.anchor)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -152,6 +155,8 @@ def _lineage(context: "Context", model: Any) -> dict[str, tuple[tuple[str, str],
 
 def _keep(path: Path, manifest: dict[str, ModelInfo]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob("manifest-*.json"):
+        stale.unlink(missing_ok=True)
     replacement = path.with_suffix(f".{os.getpid()}.tmp")
     replacement.write_text(json.dumps([asdict(info) for info in manifest.values()]))
     replacement.replace(path)  # Readers never see half a file.

@@ -1,8 +1,8 @@
 """How Silver and Gold tables take up a model's rows: the same on every engine, for they only call adapter methods.
 
-Why not SQLMesh's INCREMENTAL_BY_UNIQUE_KEY and INCREMENTAL_BY_PARTITION: one day of those cannot be restated alone, and neither
-can follow snapshots instead of time intervals. A run by the runner says which slice to recompute; a run by the plain ``sqlmesh``
-command says nothing and replaces the days of its interval.
+Why not SQLMesh's INCREMENTAL_BY_UNIQUE_KEY and INCREMENTAL_BY_PARTITION: one day of those cannot be restated alone,
+and neither can follow snapshots instead of time intervals. A run by the runner says which slice to recompute; a run
+by the plain ``sqlmesh`` command says nothing and replaces the days of its interval.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ign
 class MergeByKey(OverwriteChangedPartitions, CustomMaterialization[DailyKind]):  # type: ignore[misc]
     """Merges new rows by key, the newest version of a row winning; or replaces days, as the slice says.
 
-    Properties: ``unique_key``, and ``version``: columns that order the versions of a row. A row that is there already in that
-    version is left alone, so merging the same rows again changes nothing.
+    Properties: ``unique_key``, and ``version``: columns that order the versions of a row. A row that is there already
+    in that version is left alone, so merging the same rows again changes nothing.
     """
 
     NAME = "merge_by_key"

@@ -1,10 +1,10 @@
 """Run models: live, following what their upstream tables gained; by partition; or whole.
 
-Both ways lead to the same rows. *Live*, Silver merges only the rows added to Bronze since its cursor, and Gold recomputes only the
-days that Silver's new snapshots touched: work grows with the news. *By partition*, the days are rebuilt whole from upstream, and the
-cursor stays where it is, because such a run has not seen the other days. When what is new cannot be told (no cursor yet, an expired
-or rolled back snapshot, changed model code), the whole table is rebuilt: reading too much is harmless, reading too little is the
-only error.
+Both ways lead to the same rows. *Live*, Silver merges only the rows added to Bronze since its cursor, and Gold
+recomputes only the days that Silver's new snapshots touched: work grows with the news. *By partition*, the days are
+rebuilt whole from upstream, and the cursor stays where it is, because such a run has not seen the other days. When
+what is new cannot be told (no cursor yet, an expired or rolled back snapshot, changed model code), the whole table is
+rebuilt: reading too much is harmless, reading too little is the only error.
 """
 
 import time
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from sqlglot import exp
     from sqlmesh import Context
     from sqlmesh.core.snapshot import Snapshot
+
+__all__ = ["AuditResult", "ModelRun", "Pending", "Runner", "open_runner"]
 
 MERGE_KIND = "merge_by_key"
 # The temporary table that holds a stream's new rows while they are merged.
@@ -89,7 +91,9 @@ class Runner:
                 self._context.plan("prod", auto_apply=True, no_prompts=True, skip_backfill=True, skip_tests=True)
             except SQLMeshError as error:
                 raise TransformError(
-                    "of this project", f"cannot be deployed: {_root(error)}.", remedy="See `sqlmesh plan` for details."
+                    "of this project",
+                    f"cannot be deployed: {_root(error)}.",
+                    remedy="Correct the model; `sqlmesh plan` tells more.",
                 ) from error
             marker.write_text(fingerprint)
         scheduler = self._context.scheduler("prod")
@@ -104,17 +108,16 @@ class Runner:
         info, started = self._model(model), time.monotonic()
         pending = self.pending(model)
         if not pending.behind:
-            return self._outcome(info, "live", frozenset(), (), "up to date", started)
-        upstream_is_empty = not pending.cursor.upstream
-        if upstream_is_empty:
-            return self._outcome(info, "live", frozenset(), (), "its upstream tables are empty", started)
+            return self._outcome(info, "live", started, days=frozenset(), note="up to date")
+        if not pending.cursor.upstream:
+            return self._outcome(info, "live", started, days=frozenset(), note="its upstream tables are empty")
         audits: tuple[AuditResult, ...] = ()
         with self._stamped(info, "live", pending.cursor) as run:
             if pending.dates != frozenset():
                 audits = self._evaluate_live(info, pending)
             self._carry_cursor(info, run)
         note = pending.note or ("" if audits else "its upstream tables moved, but none of its days changed")
-        return self._outcome(info, "live", pending.dates, audits, note, started)
+        return self._outcome(info, "live", started, days=pending.dates, audits=audits, note=note)
 
     def run_partitions(self, model: str, start: date, end: date) -> ModelRun:
         """Rebuild days whole from upstream.
@@ -133,7 +136,7 @@ class Runner:
         with self._stamped(info, "partitions", read_cursor(load_table(self._face.catalog, model))):
             audits = self._evaluate(info, start, end, Slice(ranges=((start, end),)))
         days = frozenset(date.fromordinal(day) for day in range(start.toordinal(), end.toordinal() + 1))
-        return self._outcome(info, "partitions", days, audits, "", started)
+        return self._outcome(info, "partitions", started, days=days, audits=audits)
 
     def run_full(self, model: str) -> ModelRun:
         """Rebuild the whole table from upstream.
@@ -146,7 +149,7 @@ class Runner:
         with self._stamped(info, "full", pending.cursor) as run:
             audits = self._evaluate_live(info, pending)
             self._carry_cursor(info, run)
-        return self._outcome(info, "full", None, audits, "", started)
+        return self._outcome(info, "full", started, days=None, audits=audits)
 
     def pending(self, model: str) -> Pending:
         """What a live run of a model would do now.
@@ -160,22 +163,24 @@ class Runner:
         cursor = Cursor(heads, info.code_version)
         seen = read_cursor(load_table(self._face.catalog, model))
         if seen == cursor:
-            return Pending(False, frozenset(), "", cursor)
+            return Pending(behind=False, dates=frozenset(), note="", cursor=cursor)
         if seen is None:
-            return Pending(True, None, "first run: everything is new", cursor)
+            return Pending(behind=True, dates=None, note="first run: everything is new", cursor=cursor)
         if seen.fingerprint != info.code_version:
-            return Pending(True, None, "the model's code has changed: everything is rebuilt", cursor)
+            return Pending(
+                behind=True, dates=None, note="the model's code has changed: everything is rebuilt", cursor=cursor
+            )
         if info.partition_column is None:
-            return Pending(True, None, "", cursor)
+            return Pending(behind=True, dates=None, note="", cursor=cursor)
         dates: set[date] = set()
         for name in info.depends_on:
             if heads.get(name) == seen.upstream.get(name):
                 continue
-            touched = self._touched(info, name, seen.upstream.get(name))
+            touched = self._touched(name, seen.upstream.get(name))
             if isinstance(touched, str):
-                return Pending(True, None, touched, cursor)
+                return Pending(behind=True, dates=None, note=touched, cursor=cursor)
             dates |= touched
-        return Pending(True, frozenset(dates), "", cursor)
+        return Pending(behind=True, dates=frozenset(dates), note="", cursor=cursor)
 
     def render_full(self, model: str) -> str:
         """The SQL that recomputes a whole model from its upstream tables, for DuckDB with the lake attached.
@@ -191,10 +196,12 @@ class Runner:
             raise TransformError(name, "does not exist.", remedy=f"Use one of {', '.join(self.manifest)}.")
         return self.manifest[name]
 
-    def _touched(self, info: ModelInfo, name: str, after: int | None) -> set[date] | str:
-        """The days of a model that an upstream table's changes since a snapshot concern, or why that cannot be told."""
+    def _touched(self, name: str, after: int | None) -> set[date] | str:
+        """The days that an upstream table's changes since a snapshot concern, or why that cannot be told."""
         table, column = load_table(self._face.catalog, name), self._date_column(name)
-        if after is None or not is_ancestor(table, after):
+        if after is None:
+            return f"{name} has its first rows: everything is rebuilt"
+        if not is_ancestor(table, after):
             return f"the snapshot of {name} seen last has expired or was rolled back: everything is rebuilt"
         if column is None:
             return f"{name} has changed, and it has no days: everything is rebuilt"
@@ -221,7 +228,8 @@ class Runner:
         (stream,) = info.depends_on
         cursor = read_cursor(load_table(self._face.catalog, info.name))
         after = cursor.upstream.get(stream) if cursor else None
-        self._adapter.stage(NEWS, new_rows(load_table(self._face.catalog, stream), after))
+        head = pending.cursor.upstream.get(stream)
+        self._adapter.stage(NEWS, new_rows(load_table(self._face.catalog, stream), after, until=head))
         try:
             reads = {f"{CATALOG_NAME}.{stream}": f"temp.main.{NEWS}"}
             return self._evaluate(info, first, last, Slice(ranges, merge=True, reads=reads))
@@ -248,7 +256,9 @@ class Runner:
             outcomes = evaluator.audit(snapshot, **span)
         except (SQLMeshError, duckdb.Error) as error:
             raise TransformError(
-                info.name, f"failed: {_root(error)}.", remedy=f"Correct {info.path}, or the data it reads, and run it again."
+                info.name,
+                f"failed: {_root(error)}.",
+                remedy=f"Correct {info.path}, or the data it reads, and run it again.",
             ) from error
         audits = tuple(
             AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
@@ -308,9 +318,9 @@ class Runner:
             head = table.current_snapshot()
             if head is not None and summary_property(head, RUN_PROPERTY) == run:
                 return
-            with table.transaction() as transaction:
-                with transaction.update_snapshot(snapshot_properties=self._face.stamped(info.name)).fast_append():
-                    pass
+            properties = self._face.stamped(info.name)
+            with table.transaction() as change, change.update_snapshot(snapshot_properties=properties).fast_append():
+                pass
 
         retry_conflicts(commit)
 
@@ -318,10 +328,11 @@ class Runner:
         self,
         info: ModelInfo,
         mode: Mode,
-        days: frozenset[date] | None,
-        audits: tuple[AuditResult, ...],
-        note: str,
         started: float,
+        *,
+        days: frozenset[date] | None,
+        audits: tuple[AuditResult, ...] = (),
+        note: str = "",
     ) -> ModelRun:
         rows, partitions = self._counts(info, days)
         head = load_table(self._face.catalog, info.name).current_snapshot()
@@ -356,7 +367,9 @@ class Runner:
 
 
 def _root(error: BaseException) -> str:
-    """What went wrong at the bottom, in one line: SQLMesh wraps an engine's message several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """What went wrong at the bottom, in one line: SQLMesh wraps an engine's message, and hides it as mere context."""
+    from sqlmesh.utils.errors import SQLMeshError
+
+    while isinstance(error, SQLMeshError) and (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
     return " ".join(str(error).split()).rstrip(".")

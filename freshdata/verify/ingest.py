@@ -2,8 +2,8 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
-from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
 from freshdata.lake.catalog import load_table
@@ -24,23 +24,17 @@ def verify_ingest(settings: Settings, catalog: Catalog, contract: Contract) -> t
     bronze, quarantine = load_table(catalog, contract.table), load_table(catalog, contract.quarantine_table)
     progress = read_progress(bronze) or Progress("", contract.rules.topic)
     findings: list[Finding] = []
+    # Each is read once and pinned, so that a worker that commits meanwhile does not make the two sides differ.
+    rows, rejected = bronze.scan().to_arrow(), quarantine.scan().to_arrow()
     for partition, done in sorted(progress.partitions.items()):
         content = read_partition(settings, contract, partition, done.offset)
-        findings += _compare(contract, content, _rows_of(bronze, partition), done, partition)
-        findings.append(_compare_quarantine(contract, content, quarantine, partition, done))
+        mine = rows.filter(pc.equal(rows["_partition"], partition))
+        findings += _compare(contract, content, mine, done, partition)
+        of_partition = pc.and_(pc.equal(rejected["partition"], partition), pc.less(rejected["offset"], done.offset))
+        findings.append(_compare_quarantine(contract, content, rejected.filter(of_partition)))
     total = progress.total()
     counts = {name: getattr(total, name) for name in ("consumed", "accepted", "duplicates", "rejected", "late")}
     return _summed(findings), counts
-
-
-def _rows_of(bronze: Table, partition: int) -> pa.Table:
-    return bronze.scan(f"_partition = {partition}", snapshot_id=_snapshot_id(bronze)).to_arrow()
-
-
-def _snapshot_id(table: Table) -> int | None:
-    # Pinned, so that a worker that commits meanwhile does not make the two sides differ.
-    snapshot = table.current_snapshot()
-    return snapshot.snapshot_id if snapshot else None
 
 
 def _compare(
@@ -102,12 +96,9 @@ def _with_newest(valid: pa.Table, time_field: str) -> pa.Table:
     return valid.append_column("_newest", pa.array(newest))
 
 
-def _compare_quarantine(
-    contract: Contract, content: PartitionContent, quarantine: Table, partition: int, done: PartitionProgress
-) -> Finding:
+def _compare_quarantine(contract: Contract, content: PartitionContent, stored: pa.Table) -> Finding:
     import duckdb
 
-    stored = quarantine.scan(f"partition = {partition} and offset < {done.offset}").to_arrow()
     with duckdb.connect() as connection:
         connection.register("sent", content.rejected)
         connection.register("stored", stored.select(content.rejected.column_names))

@@ -1,14 +1,12 @@
 """Compare Silver and Gold with what their models make of the layer before, read as of the snapshots they have seen."""
 
-import json
 from typing import TYPE_CHECKING
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.table import Table
 
 from freshdata.errors import LakeError
 from freshdata.lake.catalog import load_table
-from freshdata.lake.progress import ancestors, summary_property
+from freshdata.lake.cursors import read_cursor
 from freshdata.settings import Settings
 from freshdata.transform.manifest import ModelInfo, load_manifest
 from freshdata.transform.runner import Runner, open_runner
@@ -16,8 +14,6 @@ from freshdata.verify.report import Finding
 
 if TYPE_CHECKING:
     import duckdb
-
-CURSOR_PROPERTY = "freshdata.cursor"
 
 
 def verify_models(settings: Settings, catalog: Catalog) -> list[Finding]:
@@ -36,7 +32,8 @@ def _verify_model(runner: Runner, catalog: Catalog, model: ModelInfo) -> Finding
     except LakeError as error:
         return Finding(model.name, check, 0, 1, [error.message])
     stored = table.scan().to_arrow()
-    seen = _cursor(table)
+    cursor = read_cursor(table)
+    seen = cursor.upstream if cursor else {}
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("ATTACH ':memory:' AS lake")
@@ -53,14 +50,6 @@ def _verify_model(runner: Runner, catalog: Catalog, model: ModelInfo) -> Finding
             f"(SELECT {columns} FROM expected EXCEPT ALL SELECT {columns} FROM stored) ORDER BY ALL",
             stored.num_rows,
         )
-
-
-def _cursor(table: Table) -> dict[str, int]:
-    """Upstream table to the snapshot of it that the table has seen."""
-    for snapshot in ancestors(table):
-        if text := summary_property(snapshot, CURSOR_PROPERTY):
-            return {name: int(snapshot_id) for name, snapshot_id in json.loads(text).items()}
-    return {}
 
 
 def _register(connection: "duckdb.DuckDBPyConnection", catalog: Catalog, name: str, snapshot_id: int | None) -> None:

@@ -1,0 +1,1 @@
+"""Definitions, one folder for each concern."""

@@ -1,46 +1,32 @@
 """Resources of the code location."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import dagster as dg
-from pydantic import PrivateAttr
 
 from freshdata.transform.runner import Runner
 from freshdata_assets.platform import current_platform
 
 
-class Transform(dg.ConfigurableResource[Runner]):
-    """The SQLMesh runner, opened when a step first needs it and shared by all steps of a run."""
+class Transform(dg.ConfigurableResource["Transform"]):
+    """Opens the SQLMesh runner.
 
-    _stack: ExitStack | None = PrivateAttr(default=None)
-    _runner: Runner | None = PrivateAttr(default=None)
+    A step opens it for itself and closes it at its end: a run that kept it between its steps would hold SQLMesh's state
+    while it waits for its place in the pool, and the run that has the place would wait for the state.
+    """
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Transform"]:  # noqa: ARG002 - Dagster's.
-        """Close the runner at the end of the run."""
-        with ExitStack() as stack:
-            self._stack = stack
-            yield self
-        self._stack = self._runner = None
-
-    @property
-    def runner(self) -> Runner:
-        """The runner of this run.
+    def open(self) -> Iterator[Runner]:
+        """The runner of this process's instance.
 
         Raises:
-            TransformError: another process holds SQLMesh's state.
+            TransformError: another process holds SQLMesh's state for too long, or the project cannot be loaded.
         """
-        if self._runner is None:
-            self._runner = self._open()
-        return self._runner
-
-    def _open(self) -> Runner:
         from freshdata.transform.runner import open_runner  # Imports SQLMesh: seconds, paid by runs only.
 
-        if self._stack is None:
-            raise RuntimeError("the runner is open during a run only")
-        return self._stack.enter_context(open_runner(current_platform().settings))
+        with open_runner(current_platform().settings) as runner:
+            yield runner
 
 
 @dg.definitions

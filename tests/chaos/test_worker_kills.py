@@ -3,10 +3,10 @@
 import signal
 
 import pytest
-from tests.streams import disorderly, flight_contract, send, wait_until_caught_up, worker
 
 from freshdata.lake.catalog import open_catalog
 from freshdata.verify.ingest import verify_ingest
+from tests.streams import disorderly, flight_contract, send, wait_until_caught_up, worker
 
 pytestmark = pytest.mark.chaos
 

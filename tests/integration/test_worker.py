@@ -4,11 +4,11 @@ import json
 from datetime import datetime, timedelta
 
 import pytest
-from tests.streams import disorderly, flight_contract, flight_event, progress, send, wait_until_caught_up, worker
 
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.progress import summary_property
 from freshdata.verify.ingest import verify_ingest
+from tests.streams import disorderly, flight_contract, flight_event, progress, send, wait_until_caught_up, worker
 
 pytestmark = pytest.mark.integration
 

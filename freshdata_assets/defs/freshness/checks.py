@@ -1,4 +1,7 @@
-"""Event-time freshness of each tenant on the Silver streams. It warns and never blocks: late news is no reason to hold it up."""
+"""Event-time freshness of each tenant on the Silver streams.
+
+It warns and never blocks: that news is late is no reason to hold it up further.
+"""
 
 from collections.abc import Iterator
 from datetime import timedelta

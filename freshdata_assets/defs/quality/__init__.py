@@ -1,0 +1,1 @@
+"""Checks between Silver and Gold."""

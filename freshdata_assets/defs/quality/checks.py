@@ -30,7 +30,7 @@ class Extent:
 
     Attributes:
         days: Days whose rows are checked; None for all.
-        judged: Days that must each have as many rows as the contract asks; None for all from the first row's to the last's.
+        judged: Days that must each have as many rows as the contract asks; None for all between the first and the last.
         why: What the choice follows from.
     """
 

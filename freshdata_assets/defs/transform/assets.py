@@ -1,15 +1,21 @@
-"""Silver and Gold: one op a layer over the SQLMesh models, so that a blocking check on Silver really keeps Gold from running."""
+"""Silver and Gold: one op a layer over the SQLMesh models.
 
-import logging
+A blocking check on Silver keeps Gold from running only between two ops: inside one op, checks come after everything.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import date, timedelta
-from typing import Any
+from contextlib import ExitStack
+from datetime import date
+from functools import cached_property
+from typing import Any, TypeVar
 
 import dagster as dg
 
 from freshdata.errors import FreshDataError
-from freshdata.transform.manifest import ModelInfo
-from freshdata.transform.runner import ModelRun
+from freshdata.transform.manifest import AuditInfo, ModelInfo
+from freshdata.transform.results import AuditResult, ModelRun
+from freshdata.transform.runner import Runner
 from freshdata_assets.defs.resources import Transform
 from freshdata_assets.live import row_counts, up_to_date
 from freshdata_assets.platform import (
@@ -26,6 +32,7 @@ from freshdata_assets.scope import Scope
 
 # SQLMesh's state has room for one writer.
 POOL = "sqlmesh"
+AnyAudit = TypeVar("AnyAudit", AuditInfo, AuditResult)
 
 
 def transform_assets(platform: Platform) -> list[dg.AssetsDefinition]:
@@ -43,9 +50,9 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
         name=name,
         specs=[_spec(platform, model) for model in models],
         check_specs=[
-            dg.AssetCheckSpec(audit.name, asset=asset_key(model.name), blocking=audit.blocking)
+            dg.AssetCheckSpec(name, asset=asset_key(model.name), blocking=audit.blocking)
             for model in models
-            for audit in model.audits
+            for name, audit in numbered(model.audits)
         ],
         partitions_def=platform.partitions if daily else None,
         backfill_policy=dg.BackfillPolicy.single_run() if daily else None,
@@ -53,7 +60,8 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
         pool=POOL,
     )
     def run_models(context: dg.AssetExecutionContext, transform: Transform) -> Iterator[dg.MaterializeResult[Any]]:
-        yield from _Layer(platform, context, transform).run(models)
+        with ExitStack() as stack:
+            yield from _Layer(platform, context, transform, stack).run(models)
 
     return run_models
 
@@ -68,7 +76,7 @@ def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
         group_name=model.layer,
         kinds={"sqlmesh", "iceberg"},
         owners=owners(model.owner),
-        tags={tag: "" for tag in model.tags},
+        tags=dict.fromkeys(model.tags, ""),
         code_version=model.code_version,
         freshness_policy=freshness_policy(min(slas)) if slas else None,
         metadata={
@@ -99,10 +107,13 @@ def _sources(platform: Platform, model: ModelInfo) -> set[str]:
 class _Layer:
     """Runs a step's models one after another; one model's failure does not hide the others' success."""
 
-    def __init__(self, platform: Platform, context: dg.AssetExecutionContext, transform: Transform) -> None:
+    def __init__(
+        self, platform: Platform, context: dg.AssetExecutionContext, transform: Transform, stack: ExitStack
+    ) -> None:
         self.platform = platform
         self.context = context
         self.transform = transform
+        self.stack = stack
         self.scope = Scope.of(context.run.tags)
         self.failures: dict[str, str] = {}
 
@@ -136,7 +147,12 @@ class _Layer:
 
     def failed(self, model: ModelInfo, reason: str, exc_info: BaseException | None = None) -> None:
         self.failures[model.name] = reason
-        self.context.log.log(logging.ERROR, f"{model.name} failed: {reason}", exc_info=exc_info)
+        self.context.log.error("%s failed: %s", model.name, reason, exc_info=exc_info)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The runner, opened by the first model that needs it."""
+        return self.stack.enter_context(self.transform.open())
 
     def outcome(self, model: ModelInfo) -> ModelRun | None:
         """Run one model as the run asks; None when a live run finds it up to date."""
@@ -144,10 +160,10 @@ class _Layer:
             # An earlier run of the same burst may have taken everything in: then SQLMesh need not even be loaded.
             if up_to_date(self.platform.catalog(), model):
                 return None
-            return self.transform.runner.run_live(model.name)
+            return self.runner.run_live(model.name)
         if model.partition_column is None or self.scope.first is None or self.scope.last is None:
-            return self.transform.runner.run_full(model.name)
-        return self.transform.runner.run_partitions(model.name, self.scope.first, self.scope.last)
+            return self.runner.run_full(model.name)
+        return self.runner.run_partitions(model.name, self.scope.first, self.scope.last)
 
     def days(self, model: ModelInfo, outcome: ModelRun | None) -> dict[date, int]:
         """Rows of each day that the run covers or touched."""
@@ -167,30 +183,65 @@ class _Layer:
                 self.context.log_event(
                     dg.AssetMaterialization(key, partition=day.strftime(DAY_FORMAT), metadata=_rows(rows))
                 )
-        if outcome is None:
-            return dg.MaterializeResult(asset_key=key, metadata={"freshdata/note": "up to date"})
-        self.block_downstream(model, outcome)
+        verdicts = list(self.verdicts(model, outcome))
+        if broken := [str(found.check_name) for found, blocking in verdicts if blocking and not found.passed]:
+            # Stops the models downstream in this very op; Dagster stops those of other ops.
+            self.failures[model.name] = f"failed its audit {', '.join(broken)}"
         return dg.MaterializeResult(
             asset_key=key,
-            metadata=_metadata(outcome),
-            data_version=dg.DataVersion(str(outcome.snapshot_id)),
-            check_results=[
-                dg.AssetCheckResult(
-                    asset_key=key,
-                    check_name=audit.name,
-                    passed=audit.passed,
-                    severity=dg.AssetCheckSeverity.ERROR if audit.blocking else dg.AssetCheckSeverity.WARN,
-                    metadata={"freshdata/failing_rows": audit.count},
-                )
-                for audit in outcome.audits
-                if dg.AssetCheckKey(key, audit.name) in self.context.selected_asset_check_keys
-            ],
+            metadata=_metadata(outcome) if outcome else {"freshdata/note": "up to date"},
+            data_version=dg.DataVersion(str(outcome.snapshot_id)) if outcome else None,
+            check_results=[found for found, _ in verdicts],
         )
 
-    def block_downstream(self, model: ModelInfo, outcome: ModelRun) -> None:
-        """A failed blocking audit stops the models downstream in this very op, which Dagster cannot do."""
-        if broken := [audit.name for audit in outcome.audits if audit.blocking and not audit.passed]:
-            self.failures[model.name] = f"failed its audit {', '.join(broken)}"
+    def verdicts(self, model: ModelInfo, outcome: ModelRun | None) -> Iterator[tuple[dg.AssetCheckResult, bool]]:
+        """The outcome of each selected audit, and whether it blocks.
+
+        An audit whose rows did not change was not run. Its last verdict stands: without one, Dagster would let Gold
+        take in the rows that an earlier run's audit had refused.
+        """
+        done = dict(numbered(outcome.audits)) if outcome else {}
+        for name, audit in numbered(model.audits):
+            check = dg.AssetCheckKey(asset_key(model.name), name)
+            if check not in self.context.selected_asset_check_keys:
+                continue
+            severity = dg.AssetCheckSeverity.ERROR if audit.blocking else dg.AssetCheckSeverity.WARN
+            last = None if name in done else self.last_verdict(check)
+            if name in done:
+                found = dg.AssetCheckResult(
+                    asset_key=check.asset_key,
+                    check_name=name,
+                    passed=done[name].passed,
+                    severity=severity,
+                    metadata={"freshdata/failing_rows": done[name].count},
+                )
+            elif last is not None:
+                found = dg.AssetCheckResult(
+                    asset_key=check.asset_key,
+                    check_name=name,
+                    passed=last.passed,
+                    severity=severity,
+                    metadata=last.metadata,
+                    description="As last evaluated: its rows have not changed since.",
+                )
+            else:
+                continue  # Nothing has ever been written.
+            yield found, audit.blocking
+
+    def last_verdict(self, check: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
+        log = self.context.instance.event_log_storage
+        for record in log.get_asset_check_execution_history(check, limit=20):
+            if isinstance(record.evaluation, dg.AssetCheckEvaluation):  # Else it is planned, by this run perhaps.
+                return record.evaluation
+        return None
+
+
+def numbered(audits: Iterable[AnyAudit]) -> Iterator[tuple[str, AnyAudit]]:
+    """Audits with the names of their checks: a model may use one audit several times, on other columns."""
+    seen: Counter[str] = Counter()
+    for audit in audits:
+        seen[audit.name] += 1
+        yield (audit.name if seen[audit.name] == 1 else f"{audit.name}_{seen[audit.name]}"), audit
 
 
 def _rows(rows: int) -> dict[str, int]:

@@ -1,0 +1,37 @@
+"""``freshdata demo``."""
+
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    *,
+    months: Annotated[int, typer.Option(min=1, max=12, help="Months of 2013 to run.")] = 1,
+    disorder: Annotated[
+        bool, typer.Option(help="Add duplicates, late, malformed and contract-breaking events to the real ones.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the disorder.")] = 2013,
+) -> None:
+    """Run the main job on real data, end to end, and check every number."""
+    from freshdata.cli.output import console
+    from freshdata.demo.page import print_page
+    from freshdata.demo.run import Demo
+    from freshdata.services.instance import choose_instance
+    from freshdata.settings import load_settings
+
+    output = console()
+    settings = choose_instance(load_settings(), "demo")
+    with output.status("Starting") as status:
+
+        def tell(step: str) -> None:
+            output.print(f"[cyan]▸[/cyan] {step}")
+            status.update(step)
+
+        try:
+            outcome = Demo(settings, months=months, disorder=disorder, seed=seed).run(tell=tell)
+        except KeyboardInterrupt:
+            output.print("[yellow]Stopped; no process is left.[/yellow]")
+            raise typer.Exit(130) from None
+    print_page(output, outcome)
+    raise typer.Exit(0 if outcome.ok else 1)

@@ -1,0 +1,68 @@
+"""What the demo found: the facts behind its page."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from freshdata.demo.reconcile import Check
+from freshdata.freshness import Freshness
+from freshdata.lake.progress import PartitionProgress
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """An asset check's last evaluation, from Dagster's event log."""
+
+    asset: str
+    name: str
+    passed: bool
+    severity: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question to Gold and its answer."""
+
+    title: str
+    rows: list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything the page shows.
+
+    Attributes:
+        title: What was run.
+        now: The replay's present.
+        progress: What became of each stream's records.
+        reasons: Rejection reason to number of events.
+        tables: Table to its rows and data files.
+        checks: Asset checks.
+        freshness: Stream to the freshness of its tenants.
+        answers: Questions to Gold.
+        reconciliation: Ledger, lake and source compared.
+        steps: Step to its duration in seconds.
+        failures: Dagster runs that failed, one line each.
+        logs: Folder of the log files.
+    """
+
+    title: str
+    now: datetime
+    progress: dict[str, PartitionProgress]
+    reasons: dict[str, int]
+    tables: dict[str, tuple[int, int]]
+    checks: list[CheckOutcome]
+    freshness: dict[str, Freshness]
+    answers: list[Answer]
+    reconciliation: list[Check]
+    steps: list[tuple[str, float]]
+    failures: list[str]
+    logs: Path
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it holds: the reconciliation, the runs, every blocking check, every tenant's freshness."""
+        blocking = all(check.passed or check.severity != "ERROR" for check in self.checks)
+        fresh = all(freshness.passed for freshness in self.freshness.values())
+        agrees = all(check.ok for check in self.reconciliation)
+        return agrees and blocking and fresh and bool(self.checks) and not self.failures

@@ -1,0 +1,223 @@
+"""The platform's processes: Kafka, one worker a stream, Dagster, and the producer of a live sample."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Self
+
+from freshdata.contracts import Contract, load_contracts
+from freshdata.services.broker import broker_program
+from freshdata.services.instance import platform_file
+from freshdata.services.kafka import ensure_topics
+from freshdata.services.processes import ChildState, Program, Supervisor, created, free_port, listening, write_json
+from freshdata.settings import Settings
+
+ASSETS = "freshdata_assets.definitions"
+LOCATION = "freshdata"
+
+
+@dataclass(frozen=True)
+class LiveSample:
+    """How the live sample is produced.
+
+    Attributes:
+        speed: Simulated seconds a second until the present is reached.
+        history_days: Days before today that are sent first.
+    """
+
+    speed: float = 3600
+    history_days: int = 7
+
+
+class Platform:
+    """Starts and supervises an instance's processes; the caller owns the instance (see :func:`own_home`).
+
+    Each ``start_`` method returns when its processes answer; they are restarted when they die, and stopped in reverse
+    order at the end of the ``with`` block. Call them from the main thread.
+
+    Attributes:
+        settings: The instance.
+        contracts: Its contracts by name.
+        web_address: Address of the Dagster UI, or None.
+    """
+
+    def __init__(
+        self, settings: Settings, *, tell: Callable[[str], None] = lambda _: None, assets: str = ASSETS
+    ) -> None:
+        self.settings = settings
+        self.contracts: dict[str, Contract] = load_contracts(settings.contracts_dir)
+        self.web_address: str | None = None
+        self._tell = tell
+        self._assets = assets
+        self._step = "starting"
+        self._ready = False
+        self._started = datetime.now(UTC)
+        self._supervisor = Supervisor(settings.logs, self._write_state)
+
+    def __enter__(self) -> Self:
+        self._write_state()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start_kafka(self) -> None:
+        """Start the local broker (unless a cluster is configured) and create the contracts' topics.
+
+        Raises:
+            PrerequisiteError: Java or the jars are missing.
+            ServiceError: Kafka did not start, or refuses a topic.
+        """
+        if not self.settings.kafka_bootstrap:
+            self._say("Kafka")
+            self._supervisor.start("kafka", lambda: broker_program(self.settings))
+        self._say("topics")
+        ensure_topics(self.settings, self.contracts.values())
+
+    def load_lookups(self) -> None:
+        """Write the lookup tables the workers enrich from."""
+        from freshdata.sample.lookups import load_lookups
+
+        self._say("lookup tables")
+        load_lookups(self.settings, self.contracts)
+
+    def start_workers(self) -> None:
+        """Start one worker for each stream.
+
+        Raises:
+            ServiceError: one did not start.
+        """
+        for contract in self.contracts.values():
+            if contract.stream:
+                self._say(f"worker of {contract.name}")
+                name = f"worker-{contract.name}"
+                program = self._python("stream_workers", contract.name)
+                # Under a name it keeps, a restarted worker gets its partitions back at once.
+                program = replace(program, env={**program.env, "FRESHDATA_WORKER_ID": name})
+                self._supervisor.start(name, partial(_same, program), restart_with="kafka")
+
+    def start_dagster(self, *, web_port: int | None = None) -> None:
+        """Start Dagster's code server and daemon, and its web UI if a port is given.
+
+        Args:
+            web_port: Port of the UI on 127.0.0.1; another one is taken, and told, when it is busy. None starts no UI.
+
+        Raises:
+            ServiceError: one did not start.
+        """
+        home = self.settings.dagster_home
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.settings.project / "dagster.yaml", home / "dagster.yaml")
+        self._say("Dagster's code server")
+        # The workspace file names the port, so a restarted code server must come back on the same one.
+        port = free_port()
+        self._supervisor.start("dagster-code", lambda: self._code_server(port))
+        workspace = self.settings.run_dir / "workspace.json"  # JSON is YAML.
+        server = {"host": "127.0.0.1", "port": port, "location_name": LOCATION}
+        write_json(workspace, {"load_from": [{"grpc_server": server}]})
+        self._say("Dagster's daemon")
+        daemon = self._dagster("dagster._daemon", "run", "-w", str(workspace))
+        self._supervisor.start("dagster-daemon", partial(_same, daemon))
+        if web_port is not None:
+            self._say("Dagster's web UI")
+            chosen = free_port(web_port)
+            if chosen != web_port:
+                self._tell(f"Port {web_port} is busy: the Dagster UI is on {chosen}.")
+            web = ("dagster_webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(chosen))
+            program = self._dagster(*web, port=chosen, ready=partial(listening, chosen))
+            self._supervisor.start("dagster-web", partial(_same, program))
+            self.web_address = f"http://127.0.0.1:{chosen}"
+
+    def start_producer(self, sample: LiveSample) -> None:
+        """Start the live sample's producer.
+
+        Raises:
+            ConfigError: the instance holds a historical replay.
+            ServiceError: it did not start.
+        """
+        options = ("--live", "--speed", str(sample.speed), "--history-days", str(sample.history_days))
+        program = self._python("freshdata.cli", "produce", *options)
+        self._say("sample producer")
+        self._supervisor.start("producer", partial(_same, program), restart_with="kafka")
+
+    def start_live(self, sample: LiveSample, *, web_port: int) -> None:
+        """Start everything, with the live sample flowing in.
+
+        Raises:
+            FreshDataError: something did not start.
+        """
+        from freshdata.sample.replay import ensure_live_plan
+
+        self.start_kafka()
+        # Dagster's partitions begin where the sample does: its clock must be set before.
+        ensure_live_plan(self.settings, history_days=sample.history_days)
+        self.load_lookups()
+        self.start_workers()
+        self.start_dagster(web_port=web_port)
+        self.start_producer(sample)
+        self._ready = True
+        self._say("ready")
+
+    def children(self) -> list[ChildState]:
+        """The processes, in starting order."""
+        return self._supervisor.states()
+
+    def cancel(self) -> None:
+        """Make a start that waits give up; callable from a signal handler."""
+        self._supervisor.cancel()
+
+    def stop(self) -> None:
+        """Stop all processes in reverse order."""
+        self._supervisor.stop()
+        platform_file(self.settings).unlink(missing_ok=True)
+
+    def _say(self, step: str) -> None:
+        self._step = step
+        self._tell(step)
+        self._write_state()
+
+    def _write_state(self) -> None:
+        pid = os.getpid()
+        write_json(
+            platform_file(self.settings),
+            {
+                "pid": pid,
+                "created": created(pid),
+                "started": self._started.isoformat(),
+                "ready": self._ready,
+                "step": self._step,
+                "web": self.web_address,
+                "children": [asdict(child) for child in self.children()],
+            },
+        )
+
+    def _code_server(self, port: int) -> Program:
+        where = ("-h", "127.0.0.1", "-p", str(port), "-d", str(self.settings.project))
+        what = ("-m", self._assets, "--location-name", LOCATION, "--inject-env-vars-from-instance")
+        return self._dagster("dagster", "api", "grpc", *where, *what, port=port, ready=partial(listening, port))
+
+    def _dagster(self, module: str, *arguments: str, port: int | None = None, **options: Any) -> Program:
+        # SIGTERM, unlike the others: the code server takes its runs' processes with it.
+        program = self._python(module, *arguments, port=port, **options)
+        return replace(program, death_signal=signal.SIGTERM)
+
+    def _python(
+        self, module: str, *arguments: str, port: int | None = None, ready: Callable[[], bool] = lambda: True
+    ) -> Program:
+        env = {
+            "FRESHDATA_HOME": str(self.settings.home),
+            "DAGSTER_HOME": str(self.settings.dagster_home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = (sys.executable, "-m", module, *arguments)
+        return Program(command=command, env=env, cwd=self.settings.project, port=port, ready=ready)
+
+
+def _same(program: Program) -> Program:
+    return program

@@ -1,0 +1,103 @@
+"""Decide which runs take new data to Gold.
+
+What is new is read from the tables: each Silver and Gold table records the upstream snapshots it has seen. So a run
+that crashed, or never started, loses nothing: the next one finds the same news and more.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import date
+from itertools import pairwise
+
+import dagster as dg
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
+
+from freshdata.lake.changes import date_ranges
+from freshdata.lake.cursors import MODE_PROPERTY
+from freshdata.lake.progress import ancestors, summary_property
+from freshdata_assets.live import News, news
+from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
+from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START, REASON
+
+# A late event of last year and today's are two runs; a hundred scattered days are not a hundred.
+MOST_RANGES = 5
+
+
+def live_run_requests(platform: Platform, catalog: Catalog) -> list[dg.RunRequest]:
+    """The runs that bring Silver and Gold up to date; none when they are."""
+    models = platform.models.values()
+    daily = news(platform, catalog, [model for model in models if model.partition_column])
+    whole = news(platform, catalog, [model for model in models if not model.partition_column])
+    requests = []
+    if whole.moved:
+        requests.append(_request(platform, catalog, whole, set(whole.moved), None))
+    if daily.moved:
+        names = _with_neighbours(platform, set(daily.moved))
+        requests += [_request(platform, catalog, daily, names, span) for span in _spans(platform, daily.days)]
+    return requests
+
+
+def _with_neighbours(platform: Platform, names: set[str]) -> set[str]:
+    """Models that are behind, those downstream of them, and those just upstream of all these.
+
+    Downstream ones fall behind as soon as the run has done the others. Upstream ones belong to the run because their
+    blocking checks do: Gold alone would take in rows that an earlier run's check had refused.
+    """
+    chosen = set(names)
+    for model in platform.models.values():  # Upstream comes before downstream.
+        if model.partition_column and chosen & set(model.depends_on):
+            chosen.add(model.name)
+    upstream = {name for model in chosen for name in platform.models[model].depends_on}
+    return chosen | {name for name in upstream if name in platform.models and platform.models[name].partition_column}
+
+
+def _spans(platform: Platform, days: Iterable[date] | None) -> list[tuple[date, date]]:
+    """The contiguous ranges of days to run, within the days that have a partition."""
+    first, last = platform.days()
+    if days is None:
+        return [(first, last)]
+    # A day outside has no partition to run under; a live run takes its rows in all the same.
+    spans = date_ranges({min(max(day, first), last) for day in days})
+    while len(spans) > MOST_RANGES:
+        gaps = [(after[0] - before[1], index) for index, (before, after) in enumerate(pairwise(spans))]
+        nearest = min(gaps)[1]
+        spans[nearest : nearest + 2] = [(spans[nearest][0], spans[nearest + 1][1])]
+    return spans
+
+
+def _request(
+    platform: Platform, catalog: Catalog, found: News, names: set[str], span: tuple[date, date] | None
+) -> dg.RunRequest:
+    days = [day.strftime(DAY_FORMAT) for day in span] if span else []
+    moved = sorted({upstream for upstreams in found.moved.values() for upstream in upstreams})
+    reason = f"new in {', '.join(moved)}" + (f", days {days[0]} to {days[1]}" if days else "")
+    return dg.RunRequest(
+        run_key=_run_key(platform, catalog, names, days),
+        asset_selection=[asset_key(name) for name in sorted(names)],
+        tags={MODE: LIVE, REASON: reason} | ({RANGE_START: days[0], RANGE_END: days[1]} if days else {}),
+    )
+
+
+def _run_key(platform: Platform, catalog: Catalog, names: set[str], days: list[str]) -> str:
+    """The same for the same news: what failed once is not tried again until something changes.
+
+    "Something" is a table upstream, a contract or a model. What live runs themselves wrote does not count: a run that
+    merged Silver and was then stopped by a check would at once be followed by its like.
+    """
+    upstream = {table for name in names for table in platform.models[name].depends_on}
+    content = [platform.fingerprint, {table: _head(catalog, table) for table in sorted(upstream)}, days]
+    return f"live:{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]}"
+
+
+def _head(catalog: Catalog, name: str) -> int | None:
+    """The table's newest snapshot that no live run wrote."""
+    try:
+        table = catalog.load_table(name)
+    except NoSuchTableError:
+        return None
+    for snapshot in ancestors(table):
+        if summary_property(snapshot, MODE_PROPERTY) != LIVE:
+            return snapshot.snapshot_id
+    return None

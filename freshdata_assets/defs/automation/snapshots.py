@@ -1,0 +1,77 @@
+"""The one sensor: it reports what the workers wrote, and asks for the runs that take it to Gold."""
+
+import json
+from collections.abc import Iterator
+
+import dagster as dg
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
+
+from freshdata_assets.automation import live_run_requests
+from freshdata_assets.orphans import fail_orphans
+from freshdata_assets.platform import Platform, current_platform
+from freshdata_assets.reports import Head, reports
+from freshdata_assets.scope import LIVE, MODE
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def snapshot_sensor(platform: Platform) -> dg.SensorDefinition:
+    """The sensor over all tables that the workers write."""
+
+    @dg.sensor(
+        name="snapshots",
+        description="Reports new snapshots of Bronze, quarantine and lookup tables, and starts the runs that follow.",
+        target=dg.AssetSelection.groups(*sorted({model.layer for model in platform.models.values()})),
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def snapshots(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        catalog = platform.catalog()
+        seen = {table: int(snapshot) for table, snapshot in json.loads(context.cursor or "{}").items()}
+        heads = dict(_heads(platform, catalog))
+        events = [event for name, head in heads.items() for event in reports(platform, head, seen.get(name))]
+        orphans = fail_orphans(context.instance)
+        busy = context.instance.get_runs(dg.RunsFilter(tags={MODE: LIVE}, statuses=UNFINISHED), limit=1)
+        requests = [] if busy or orphans else live_run_requests(platform, catalog)
+        if not events and not requests:
+            reason = "a live run is queued or in progress" if busy else "no new snapshot"
+            return dg.SkipReason(f"killed runs were marked as failed: {orphans}" if orphans else reason)
+        return dg.SensorResult(
+            run_requests=requests,
+            asset_events=events,
+            # Ids as text: they do not fit the numbers of JSON readers such as the UI.
+            cursor=json.dumps({name: str(head.snapshot_id) for name, head in heads.items()}, sort_keys=True),
+        )
+
+    return snapshots
+
+
+def _heads(platform: Platform, catalog: Catalog) -> Iterator[tuple[str, Head]]:
+    for contract in platform.contracts.values():
+        names = [contract.table] if contract.kind == "lookup" else [contract.table, contract.quarantine_table]
+        for name in names:
+            try:
+                table = catalog.load_table(name)
+            except NoSuchTableError:
+                continue  # Its worker has not started yet.
+            snapshot = table.current_snapshot()
+            if snapshot is not None:
+                yield (
+                    name,
+                    Head(
+                        name, table, snapshot.snapshot_id, daily=name == contract.table and contract.stream is not None
+                    ),
+                )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The sensor."""
+    return dg.Definitions(sensors=[snapshot_sensor(current_platform())])

@@ -1,0 +1,64 @@
+"""``up``, ``status`` and ``down``: the whole platform as one, healed while it runs, gone when stopped or killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from freshdata.services.instance import platform_state
+from freshdata.services.processes import free_port
+
+pytestmark = pytest.mark.integration
+
+
+def until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_life_of_the_platform(instance, environment):
+    def freshdata(*arguments):
+        command = [sys.executable, "-m", "freshdata.cli", *arguments]
+        return subprocess.run(command, env=environment(instance), capture_output=True, text=True, check=True).stdout
+
+    def pids():
+        return {child["name"]: child["pid"] for child in platform_state(instance)["children"]}
+
+    assert "Nothing is running" in freshdata("down")
+    up = ("up", "--port", str(free_port()), "--history-days", "0", "--speed", "100000")
+    assert "FreshData is up: http://127.0.0.1:" in freshdata(*up)
+    try:
+        assert "already up" in freshdata(*up)
+        status = json.loads(freshdata("status", "--json"))
+        names = ["kafka", "worker-flight_events", "worker-weather", "dagster-code", "dagster-daemon", "dagster-web"]
+        assert [child["name"] for child in status["platform"]["children"]] == [*names, "producer"]
+        assert not status["simulated"]
+
+        before = pids()
+        os.kill(before["worker-weather"], signal.SIGKILL)
+        until(lambda: pids()["worker-weather"] != before["worker-weather"])
+
+        supervisor = platform_state(instance)["pid"]
+        everyone = list(pids().values())
+        os.kill(supervisor, signal.SIGKILL)
+        until(lambda: all(gone(pid) for pid in everyone))
+        assert json.loads(freshdata("status", "--json"))["platform"] is None
+
+        assert "FreshData is up" in freshdata(*up)
+        everyone = [platform_state(instance)["pid"], *pids().values()]
+        assert "is stopped" in freshdata("down")
+        assert all(gone(pid) for pid in everyone)
+        assert json.loads(freshdata("status", "--json"))["kafka"] is None
+    finally:
+        freshdata("down")

@@ -1,0 +1,77 @@
+"""Reading contracts: what follows from one, and how a wrong one is refused."""
+
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+
+from freshdata.contracts import load_contract, load_contracts
+from freshdata.errors import ContractError
+from freshdata.settings import PROJECT
+
+FLIGHTS = (PROJECT / "contracts" / "flight_events.odcs.yaml").read_text()
+
+
+def edited(tmp_path, old, new):
+    assert old in FLIGHTS
+    path = tmp_path / "edited.odcs.yaml"
+    path.write_text(FLIGHTS.replace(old, new, 1))
+    return path
+
+
+def test_everything_is_derived_from_the_contract(contracts):
+    flights = contracts["flight_events"]
+    assert (flights.table, flights.quarantine_table) == ("bronze.flight_events", "quarantine.flight_events")
+    assert flights.owner == "flight-ops"
+    assert flights.rules.dedupe_key == ("event_id",)
+    assert flights.rules.dedupe_window == timedelta(days=14)
+    assert flights.rules.freshness == timedelta(hours=48)
+    assert flights.arrow_schema.field("event_time") == pa.field("event_time", pa.timestamp("us", "UTC"), nullable=False)
+    assert flights.arrow_schema.field("dep_delay").nullable
+    assert contracts["airlines"].table == "lookup.airlines"
+    assert contracts["airlines"].stream is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("name: flight_events\n    physicalName", "name: Flight-Events\n    physicalName", "not a valid name"),
+        ("physicalType: timestamptz", "physicalType: moment", "is not supported"),
+        ("value: [event_id]}", "value: [tenant_id]}", "the dedupe key must be one field and the Kafka message key"),
+        ("{property: messageKey, value: event_id}", "{property: messageKey, value: flight}", "Kafka message key"),
+        ("eventTimeField, value: event_time}", "eventTimeField, value: when}", "names the field when"),
+        ("eventTimeField, value: event_time}", "eventTimeField, value: flight}", "timestamptz"),
+        ("value: P14D}", "value: two weeks}", "ISO 8601"),
+        ("value: quarantine}", "value: shrug}", "unknown value"),
+        ("{property: tenantPartition, value: tenant}", "{property: tenantPartition, value: random}", "bucket(N)"),
+        ("property: freshness, value: 48, unit: h", "property: freshness, value: 48, unit: moons", "unit"),
+        ("primaryKey: true", "primaryKey: false", "primary key"),
+        ("schema:", "schemas:", "cannot be read"),
+        ("schema:\n", "schema: []\nrest:\n", "cannot be read"),
+        ("apiVersion: v3.2.0", "apiVersion: [", "cannot be read"),
+    ],
+)
+def test_a_wrong_contract_is_refused_with_file_reason_and_remedy(tmp_path, old, new, complaint):
+    with pytest.raises(ContractError) as error:
+        load_contract(edited(tmp_path, old, new))
+    assert "edited.odcs.yaml" in str(error.value)
+    assert complaint in str(error.value)
+    assert error.value.remedy
+
+
+def test_two_contracts_of_one_name_are_refused(tmp_path):
+    (tmp_path / "a.odcs.yaml").write_text(FLIGHTS)
+    (tmp_path / "b.odcs.yaml").write_text(FLIGHTS)
+    with pytest.raises(ContractError, match="taken"):
+        load_contracts(tmp_path)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ContractError, match="no contract"):
+        load_contracts(tmp_path)
+
+
+def test_a_stream_without_a_date_field_gets_the_date_of_its_event_time(tmp_path):
+    contract = load_contract(edited(tmp_path, "      - {property: eventDateField, value: flight_date}\n", ""))
+    assert contract.rules.derives_event_date
+    assert contract.rules.event_date_field == "event_date"

@@ -1,0 +1,43 @@
+"""Tables from contracts."""
+
+from dataclasses import replace
+
+import pyarrow as pa
+
+from freshdata.contracts import Column
+from freshdata.lake.catalog import ensure_stream_tables, open_catalog
+
+
+def test_bronze_follows_the_contract(instance, contracts):
+    bronze, quarantine = ensure_stream_tables(open_catalog(instance), contracts["flight_events"], contracts)
+    names = bronze.schema().column_names
+    assert names[:3] == ["event_id", "event_type", "tenant_id"]
+    assert names[-6:] == ["carrier_name", "_partition", "_offset", "_ingested_at", "_late", "ingestion_date"]
+    assert bronze.schema().find_field("event_time").required
+    order = [bronze.schema().find_column_name(field.source_id) for field in bronze.sort_order().fields]
+    assert order == ["tailnum", "event_time"]
+    assert bronze.properties["commit.retry.num-retries"] == "0"
+    assert [field.name for field in quarantine.spec().fields] == ["ingestion_date"]
+
+
+def test_many_tenants_may_share_buckets(instance, contracts):
+    contract = replace(contracts["weather"], stream=replace(contracts["weather"].rules, tenant_buckets=16))
+    bronze, _ = ensure_stream_tables(open_catalog(instance), contract, contracts)
+    assert [field.name for field in bronze.spec().fields] == ["ingestion_date", "tenant_id_bucket"]
+
+
+def test_hourly_streams_are_partitioned_by_the_hour(instance, contracts):
+    contract = replace(contracts["weather"], stream=replace(contracts["weather"].rules, granularity="hour"))
+    bronze, _ = ensure_stream_tables(open_catalog(instance), contract, contracts)
+    assert [field.name for field in bronze.spec().fields] == ["ingestion_hour", "tenant_id"]
+
+
+def test_a_new_field_becomes_an_optional_column_and_old_ids_stay(instance, contracts):
+    catalog = open_catalog(instance)
+    before, _ = ensure_stream_tables(catalog, contracts["weather"], contracts)
+    gained = Column("gate", pa.string(), required=True, description="", enum=(), limits={})
+    contract = replace(contracts["weather"], columns=(*contracts["weather"].columns, gained))
+    after, _ = ensure_stream_tables(catalog, contract, contracts)
+    assert not after.schema().find_field("gate").required
+    ids = {field.name: field.field_id for field in after.schema().fields}
+    assert {field.name: field.field_id for field in before.schema().fields}.items() <= ids.items()

@@ -1,0 +1,104 @@
+"""The SQLMesh project: its own tests, its rules, and the manifest that the rest of the platform reads."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlmesh import Context
+
+from freshdata.contracts import load_contracts
+from freshdata.errors import TransformError
+from freshdata.settings import PROJECT, Settings
+from freshdata.transform.context import open_context
+from freshdata.transform.manifest import ModelInfo, build_manifest, load_manifest
+
+GOLD_DAY = {"flight_date", "tenant_id", "flights", "cancelled"} | {
+    f"{name}_min" for name in ("mean_dep_delay", "mean_arr_delay", "p90_arr_delay")
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings().for_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def context(settings: Settings) -> Iterator[Context]:
+    with open_context(settings) as context:
+        yield context
+
+
+@pytest.fixture(scope="module")
+def manifest(context: Context, settings: Settings) -> dict[str, ModelInfo]:
+    return build_manifest(context, settings)
+
+
+def test_every_model_passes_its_own_tests(context: Context) -> None:
+    result = context.test()
+    assert result.wasSuccessful(), [trace for _, trace in result.failures + result.errors]
+    assert result.testsRun >= len([model for model in context.models.values() if model.kind.name != "EXTERNAL"])
+
+
+def test_every_model_keeps_the_lint_rules(context: Context) -> None:
+    context.lint_models(raise_on_error=True)
+
+
+def test_models_come_upstream_first(manifest: dict[str, ModelInfo]) -> None:
+    names = list(manifest)
+    for model in manifest.values():
+        for upstream in model.depends_on:
+            assert upstream not in manifest or names.index(upstream) < names.index(model.name)
+
+
+def test_every_model_is_described(manifest: dict[str, ModelInfo]) -> None:
+    for model in manifest.values():
+        assert model.description, model.name
+        assert model.owner != "unowned", model.name
+        assert model.audits, model.name
+        assert set(model.column_descriptions) == set(model.columns), model.name
+        assert (PROJECT / model.path).is_file()
+
+
+def test_carrier_day_has_exactly_its_columns(manifest: dict[str, ModelInfo]) -> None:
+    assert set(manifest["gold.carrier_day"].columns) == GOLD_DAY | {"on_time_share"}
+    assert manifest["gold.carrier_day"].partition_column == "flight_date"
+
+
+def test_lineage_leads_to_the_columns_upstream(manifest: dict[str, ModelInfo]) -> None:
+    lineage = manifest["gold.carrier_day"].column_lineage
+    assert ("silver.flight_events", "arr_delay") in lineage["p90_arr_delay_min"]
+    assert manifest["silver.flight_events"].column_lineage["carrier_name"] == (
+        ("bronze.flight_events", "carrier_name"),
+    )
+
+
+def test_every_contract_is_a_source_of_the_project(context: Context) -> None:
+    sources = {model.name for model in context.models.values() if model.kind.name == "EXTERNAL"}
+    assert sources == {contract.table for contract in load_contracts(PROJECT / "contracts").values()}
+
+
+def test_the_manifest_is_loaded_without_sqlmesh(settings: Settings, manifest: dict[str, ModelInfo]) -> None:
+    assert load_manifest(settings) == manifest
+    code = (
+        "import sys; from freshdata.settings import Settings; from freshdata.transform.manifest import load_manifest; "
+        "import freshdata.transform.runner; load_manifest(Settings()); "
+        "assert not {'sqlmesh', 'sqlglot', 'duckdb'} & set(sys.modules), 'heavy imports'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+
+
+def test_whoever_finds_the_state_held_is_told_by_whom(tmp_path: Path) -> None:
+    settings = Settings().for_home(tmp_path)
+    state = tmp_path / "sqlmesh" / "state.duckdb"
+    state.parent.mkdir(parents=True)
+    code = f"import duckdb; c = duckdb.connect({str(state)!r}); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(TransformError, match=f"PID {holder.pid}"), open_context(settings, longest_wait=0.1):
+            pass
+        holder.communicate("\n")
