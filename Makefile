@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# A Python of your choice: make setup PYTHON=/path/to/python3. Empty takes the first that fits.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 MONTHS ?= 1
@@ -41,7 +42,7 @@ status: setup ## What runs, on which port, and how fresh each table is
 setup: $(VENV)/.complete ## Prepare .venv/ and the Kafka jars; a re-run takes no time
 
 $(VENV)/.complete: uv.lock pyproject.toml pom.xml scripts/setup.sh
-	@bash scripts/setup.sh "$(PYTHON)" $(VENV)
+	@bash scripts/setup.sh $(VENV) $(PYTHON)
 
 .PHONY: lint
 lint: setup ## Format check, lint, contract lint
@@ -79,7 +80,7 @@ format: setup ## Format the code
 
 .PHONY: lock
 lock: setup ## Resolve pyproject.toml into uv.lock
-	@$(BIN)/uv lock --python "$(PYTHON)"
+	@$(BIN)/uv lock
 	@$(BIN)/python scripts/lock.py
 
 .PHONY: clean

@@ -1,7 +1,7 @@
 """The platform's one notion of time.
 
-Whatever compares with now (freshness, partition ranges, the dashboard) asks this clock. A historical replay sets it, so that
-a sample of 2013 is judged as of 2013 and not as twelve years late.
+Whatever compares with now (freshness, partition ranges) asks this clock. A historical replay sets it, so that a sample
+of 2013 is judged as of 2013 and not as twelve years late.
 """
 
 import json

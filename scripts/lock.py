@@ -1,8 +1,8 @@
 """Strip index addresses from ``uv.lock``.
 
-uv records the address of every file it resolved. A lock that names an index only works where that index is reachable, so
-the addresses are dropped and the file names and hashes are kept: ``make setup`` exports them and installs from whichever
-index the machine is configured for, still refusing any file whose hash differs.
+uv records the address of every file it resolved. A lock that names an index only works where that index is reachable,
+so the addresses are dropped and the file names and hashes are kept: ``make setup`` exports them and installs from
+whichever index the machine is configured for, still refusing any file whose hash differs.
 """
 
 import re

@@ -2,10 +2,19 @@
 # Prepare the virtual environment from uv.lock, and the Kafka jars from pom.xml. Safe to run twice at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$1 venv=$2
+venv=$1
+shift
 
-if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
-  echo "FreshData needs Python 3.11, 3.12 or 3.13: install one, or name it with make PYTHON=/path/to/python3." >&2
+# A name on the PATH proves little: a version manager's shim may stand there for a Python that is not installed.
+python=
+for candidate in "${@:-}" python3 python3.13 python3.12 python3.11; do
+  if [ -n "$candidate" ] && "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+if [ -z "$python" ]; then
+  echo "FreshData needs Python 3.11, 3.12 or 3.13 with venv: install one, or name it with make PYTHON=/path/to/python3." >&2
   exit 1
 fi
 mkdir -p .freshdata
@@ -28,7 +37,9 @@ trap 'rm -f "$requirements"' EXIT
 # The lock holds versions and hashes, no index address: any index that serves these very files will do.
 "$venv/bin/uv" export --frozen --quiet --no-emit-project --all-groups --output-file "$requirements" >/dev/null
 export VIRTUAL_ENV=$PWD/$venv UV_COMPILE_BYTECODE=1
-"$venv/bin/uv" pip sync --require-hashes --no-progress --quiet "$requirements"
+# Progress for whoever watches, silence in a log.
+[ -t 2 ] && quiet=() || quiet=(--quiet)
+"$venv/bin/uv" pip sync --require-hashes "${quiet[@]}" "$requirements"
 "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
 step "Kafka jars from pom.xml"
 "$venv/bin/python" -m freshdata.services.prerequisites

@@ -5,13 +5,13 @@ import time
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
-from freshdata.services.kafka import client_config, cluster_id, ensure_topics
 from quixstreams import Application
 from quixstreams.kafka import ConnectionConfig
 
 from freshdata.contracts import Contract, load_contracts
 from freshdata.errors import ContractError, FencedError
 from freshdata.lake.catalog import open_catalog
+from freshdata.services.kafka import client_config, cluster_id, ensure_topics
 from freshdata.settings import Settings
 from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
 from stream_workers.bronze import BronzeWriter

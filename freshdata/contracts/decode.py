@@ -40,7 +40,7 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes JSON messages and checks types, required fields, enums, ranges, patterns, unknown fields, key and time."""
+    """Decodes JSON messages; checks types, required fields, enums, ranges, patterns, unknown fields, key and time."""
 
     def __init__(self, contract: Contract) -> None:
         self.contract = contract

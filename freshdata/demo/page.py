@@ -17,6 +17,7 @@ from freshdata.lake.progress import PartitionProgress
 GOOD, BAD, DIM = "green", "red", "dim"
 MOST_REASONS = 8
 MOST_ROWS = 8
+WIDEST_REASON = 58
 
 
 def print_page(console: Console, outcome: Outcome) -> None:
@@ -60,10 +61,14 @@ def _reasons(outcome: Outcome) -> RenderableType:
     table = _table("Rejected, by reason", "events", "reason", numbers=(0,))
     common = Counter(outcome.reasons).most_common()
     for reason, count in common[:MOST_REASONS]:
-        table.add_row(f"{count:,}", Text(reason, overflow="ellipsis", no_wrap=True))
+        table.add_row(f"{count:,}", Text(_cut(reason)))
     if rest := sum(count for _, count in common[MOST_REASONS:]):
         table.add_row(f"{rest:,}", f"[{DIM}]{len(common) - MOST_REASONS} other reasons[/{DIM}]")
     return table
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDEST_REASON else f"{text[: WIDEST_REASON - 1]}…"
 
 
 def _layers(outcome: Outcome) -> RenderableType:

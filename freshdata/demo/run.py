@@ -35,17 +35,17 @@ PATIENCE_SECONDS = 1800.0
 ANSWERS = {
     "On time, by carrier": """
         SELECT d.name AS carrier, sum(c.flights)::BIGINT AS flights,
-               100 * sum(c.on_time_share * (c.flights - c.cancelled)) / sum(c.flights - c.cancelled) AS on_time_pct,
-               sum(c.mean_dep_delay_min * (c.flights - c.cancelled)) / sum(c.flights - c.cancelled) AS mean_delay_min
+               100 * sum(c.on_time_share * (c.flights - c.cancelled)) / sum(c.flights - c.cancelled) AS "on time %",
+               sum(c.mean_dep_delay_min * (c.flights - c.cancelled)) / sum(c.flights - c.cancelled) AS "delay min"
         FROM gold.carrier_day c JOIN gold.dim_carrier d ON d.carrier = c.tenant_id
         WHERE c.flights > c.cancelled
-        GROUP BY ALL HAVING sum(c.flights) >= 30 ORDER BY on_time_pct DESC, carrier LIMIT 8""",
+        GROUP BY ALL HAVING sum(c.flights) >= 30 ORDER BY "on time %" DESC, carrier LIMIT 8""",
     "Worst routes": """
         SELECT origin || ' → ' || dest AS route, sum(flights)::BIGINT AS flights,
-               sum(mean_arr_delay_min * (flights - cancelled)) / sum(flights - cancelled) AS mean_arr_delay_min,
-               100 * sum(cancelled) / sum(flights) AS cancelled_pct
+               sum(mean_arr_delay_min * (flights - cancelled)) / sum(flights - cancelled) AS "late min",
+               100 * sum(cancelled) / sum(flights) AS "cancelled %"
         FROM gold.route_day WHERE mean_arr_delay_min IS NOT NULL
-        GROUP BY ALL HAVING sum(flights) >= 30 ORDER BY mean_arr_delay_min DESC, route LIMIT 8""",
+        GROUP BY ALL HAVING sum(flights) >= 30 ORDER BY "late min" DESC, route LIMIT 8""",
 }
 
 Tell = Callable[[str], None]

@@ -64,7 +64,7 @@ def test_an_asset_shows_its_schema_owner_and_checks(page):
         expect(page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)
     page.screenshot(path=SCREENSHOTS / "silver-flight-events.png")
     page.goto("/assets/silver/flight_events?view=checks")
-    expect(page.get_by_text("contract_quality").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("contract_rules").first).to_be_visible(timeout=PATIENCE)
     page.screenshot(path=SCREENSHOTS / "checks.png")
 
 

@@ -3,11 +3,11 @@
 import signal
 
 import pytest
-from tests.streams import caught_up, disorderly, flight_contract, progress, send, wait_for, worker
 
 from freshdata.lake.query import run_query
 from freshdata.services.kafka import end_offsets
 from freshdata.transform.runner import open_runner
+from tests.streams import caught_up, disorderly, flight_contract, progress, send, wait_for, worker
 
 pytestmark = pytest.mark.integration
 

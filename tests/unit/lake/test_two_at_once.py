@@ -21,9 +21,9 @@ def test_all_of_them_succeed(tmp_path):
     import time
 
     start = str(time.time() + 4)
-    environment = {**os.environ, "FRESHDATA_HOME": str(tmp_path)}
+    own = {**os.environ, "FRESHDATA_HOME": str(tmp_path)}
     workers = [
-        subprocess.Popen([sys.executable, "-c", CREATE, start, stream], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", CREATE, start, stream], env=own, stderr=subprocess.PIPE, text=True)
         for stream in ("flight_events", "weather", "flight_events")
     ]
     assert [(worker.communicate()[1][-2000:], worker.returncode)[1] for worker in workers] == [0, 0, 0]
