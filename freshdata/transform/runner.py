@@ -151,6 +151,16 @@ class Runner:
             self._carry_cursor(info, run)
         return self._outcome(info, "full", started, days=None, audits=audits)
 
+    def audit(self, model: str) -> tuple[AuditResult, ...]:
+        """Run a model's audits on all of its rows, whichever run wrote them.
+
+        Raises:
+            TransformError: there is no such model, or an audit cannot be run.
+        """
+        info = self._model(model)
+        days = self._counts(info, None)[1]
+        return self._audited(info, self._span(min(days), max(days)) if days else self._span(*self._bounds(info)))
+
     def pending(self, model: str) -> Pending:
         """What a live run of a model would do now.
 
@@ -253,21 +263,26 @@ class Runner:
                 **span,
                 **{SLICE: part},
             )
-            outcomes = evaluator.audit(snapshot, **span)
         except (SQLMeshError, duckdb.Error) as error:
-            raise TransformError(
-                info.name,
-                f"failed: {_root(error)}.",
-                remedy=f"Correct {info.path}, or the data it reads, and run it again.",
-            ) from error
-        audits = tuple(
-            AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
-            for outcome in outcomes
-        )
+            raise _failed(info, error) from error
+        audits = self._audited(info, span)
         if all(audit.passed or not audit.blocking for audit in audits):
             for start, end in part.ranges or ((first, last),):
                 self._context.state_sync.add_interval(snapshot, start.isoformat(), end.isoformat())
         return audits
+
+    def _audited(self, info: ModelInfo, span: dict[str, Any]) -> tuple[AuditResult, ...]:
+        import duckdb
+        from sqlmesh.utils.errors import SQLMeshError
+
+        try:
+            outcomes = self._context.snapshot_evaluator.audit(self._snapshots[info.name], **span)
+        except (SQLMeshError, duckdb.Error) as error:
+            raise _failed(info, error) from error
+        return tuple(
+            AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
+            for outcome in outcomes
+        )
 
     def _span(self, first: date, last: date) -> dict[str, Any]:
         from sqlmesh.core.snapshot import DeployabilityIndex
@@ -364,6 +379,14 @@ class Runner:
                 ensure_stream_tables(self._face.catalog, contract, self._contracts)
             else:
                 ensure_table(self._face.catalog, contract.table, contract.arrow_schema)
+
+
+def _failed(info: ModelInfo, error: BaseException) -> TransformError:
+    return TransformError(
+        info.name,
+        f"failed: {_root(error)}.",
+        remedy=f"Correct {info.path}, or the data it reads, and run it again.",
+    )
 
 
 def _root(error: BaseException) -> str:

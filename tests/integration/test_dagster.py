@@ -22,7 +22,7 @@ from freshdata_assets.defs.quality.checks import quality_checks
 from freshdata_assets.defs.resources import Transform
 from freshdata_assets.defs.transform.assets import transform_assets
 from freshdata_assets.platform import Platform
-from freshdata_assets.scope import RANGE_END, RANGE_START
+from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START
 from tests.lakes import departures, fill_lookups, ingest, observations
 
 pytestmark = pytest.mark.integration
@@ -155,6 +155,18 @@ def test_an_error_keeps_gold_out_and_shows_why(platform: Platform, run: Run) -> 
     assert rows(platform, "gold.carrier_day") == before
     # Asked again the same, Dagster drops it by its key: it failed, and nothing has changed since.
     assert [again.run_key for again in live_run_requests(platform, platform.catalog())] == [request.run_key]
+
+
+def test_rows_that_an_audit_refused_stay_refused_when_other_days_get_news(platform: Platform, run: Run) -> None:
+    live(platform, run)
+    refused = departures(DAYS[0], 1, event_id="refused", event_type="exploded")
+    ingest(platform.settings, "flight_events", refused)
+    assert not checks(live(platform, run))["silver/flight_events", "accepted_values"].passed
+    ingest(platform.settings, "flight_events", departures(DAYS[2], 1, event_id="fine", flight=97))
+    later = run([dg.AssetKey(["silver", "flight_events"])], {MODE: LIVE})
+    verdict = checks(later)["silver/flight_events", "accepted_values"]
+    assert not verdict.passed
+    assert verdict.metadata["freshdata/failing_rows"].value == 1
 
 
 def test_a_warning_does_not_keep_gold_out(platform: Platform, run: Run) -> None:

@@ -6,6 +6,7 @@ A blocking check on Silver keeps Gold from running only between two ops: inside 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from typing import Any, TypeVar
@@ -130,7 +131,7 @@ class _Layer:
                 self.failures[model.name] = f"not run, because {', '.join(culprits)} failed"
                 continue
             try:
-                outcome = self.outcome(model)
+                outcome = self.audited(model, self.outcome(model))
                 days = self.days(model, outcome)
             except FreshDataError as error:
                 self.failed(model, str(error))
@@ -164,6 +165,23 @@ class _Layer:
         if model.partition_column is None or self.scope.first is None or self.scope.last is None:
             return self.runner.run_full(model.name)
         return self.runner.run_partitions(model.name, self.scope.first, self.scope.last)
+
+    def audited(self, model: ModelInfo, outcome: ModelRun | None) -> ModelRun | None:
+        """The run with its audits taken over the whole table, when a blocking one has refused rows before.
+
+        A run audits the days it touched. Days that an earlier run's audit refused would pass with the next news of any
+        other day, and Gold would take them in.
+        """
+        if outcome is None or not outcome.audits:
+            return outcome
+        verdicts = [
+            self.last_verdict(dg.AssetCheckKey(asset_key(model.name), name))
+            for name, audit in numbered(model.audits)
+            if audit.blocking
+        ]
+        if all(verdict is None or verdict.passed for verdict in verdicts):
+            return outcome
+        return replace(outcome, audits=self.runner.audit(model.name))
 
     def days(self, model: ModelInfo, outcome: ModelRun | None) -> dict[date, int]:
         """Rows of each day that the run covers or touched."""
