@@ -129,6 +129,9 @@ def _detach(settings: "Settings", output: "Console", arguments: tuple[str, ...])
             supervisor.wait()
         output.print("Stopped; nothing is left running.")
         raise typer.Exit(130) from None
+    port = arguments[-1]
+    if not state["web"].endswith(f":{port}"):
+        output.print(f"[yellow]Port {port} is busy: the Dagster UI took another.[/yellow]")
     _show_ready(output, state["web"])
 
 
