@@ -139,7 +139,8 @@ def _verdict(outcome: Outcome) -> RenderableType:
     if outcome.ok:
         headline = f"[{GOOD}]Every event is accounted for, and Gold equals the source.[/{GOOD}]"
     else:
-        headline = f"[{BAD}]Not everything holds: see the lines marked ✗ and {outcome.logs}.[/{BAD}]"
+        lines = "\n".join(f"[{BAD}]✗[/{BAD}] {problem}" for problem in outcome.problems)
+        headline = f"[{BAD}]Not everything holds.[/{BAD}] The log files are in {outcome.logs}.\n{lines}"
     hints = (
         '[bold]freshdata query[/bold] "select * from gold.carrier_day limit 5"   ask the lake yourself',
         "[bold]freshdata verify[/bold]   compare every layer again, row by row",
