@@ -19,7 +19,8 @@ if [ -z "$python" ]; then
 fi
 mkdir -p .freshdata
 exec 9>.freshdata/setup.lock
-flock 9
+# Not everywhere; without it two setups at once are at their own risk.
+if command -v flock >/dev/null; then flock 9; fi
 # Another setup may have finished while this one waited.
 if [ -f "$venv/.complete" ] && [ ! uv.lock -nt "$venv/.complete" ] && [ ! pyproject.toml -nt "$venv/.complete" ] \
   && [ ! pom.xml -nt "$venv/.complete" ]; then

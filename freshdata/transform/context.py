@@ -59,6 +59,18 @@ def _silence() -> None:
     logging.getLogger("sqlmesh.core.console").setLevel(logging.ERROR)
 
 
+def refuse_lint_errors(context: "Context") -> None:
+    """Name what the linter objects to; a plan would only say that it does.
+
+    Raises:
+        TransformError: a model breaks a rule.
+    """
+    found = [item for item in context.lint_models(raise_on_error=False) if item.violation_type == "error"]
+    if found:
+        complaints = "; ".join(f"{item.model.name} breaks {item.rule.name}: {item.violation_msg}" for item in found)
+        raise TransformError("of this project", f"cannot be deployed: {complaints}", remedy="Correct the models named.")
+
+
 def _wait_for_state(settings: Settings, longest_wait: float) -> None:
     import duckdb
 

@@ -30,7 +30,7 @@ from freshdata.lake.cursors import (
 from freshdata.lake.duck import catalog_face
 from freshdata.lake.progress import summary_property
 from freshdata.settings import Settings
-from freshdata.transform.context import open_context
+from freshdata.transform.context import open_context, refuse_lint_errors
 from freshdata.transform.manifest import ModelInfo, build_manifest, project_fingerprint, table_name
 from freshdata.transform.results import AuditResult, Mode, ModelRun, Pending
 from freshdata.transform.slices import SLICE, Slice
@@ -87,6 +87,7 @@ class Runner:
         fingerprint = project_fingerprint(self._settings)
         if not marker.is_file() or marker.read_text() != fingerprint:
             self._ensure_landing_tables()
+            refuse_lint_errors(self._context)
             try:
                 self._context.plan("prod", auto_apply=True, no_prompts=True, skip_backfill=True, skip_tests=True)
             except SQLMeshError as error:
