@@ -22,6 +22,7 @@ def demo(
 
     output = console()
     settings = choose_instance(load_settings(), "demo")
+    run = Demo(settings, months=months, disorder=disorder, seed=seed)
     with output.status("Starting") as status:
 
         def tell(step: str) -> None:
@@ -29,8 +30,11 @@ def demo(
             status.update(step)
 
         try:
-            outcome = Demo(settings, months=months, disorder=disorder, seed=seed).run(tell=tell)
-        except KeyboardInterrupt:
+            outcome = run.run(tell=tell)
+        except (KeyboardInterrupt, RuntimeError) as error:
+            # A library that was interrupted in C raises an error of its own (DuckDB: "Query interrupted").
+            if not (isinstance(error, KeyboardInterrupt) or run.cancelled):
+                raise
             output.print("[yellow]Stopped; no process is left.[/yellow]")
             raise typer.Exit(130) from None
     print_page(output, outcome)

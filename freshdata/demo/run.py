@@ -68,6 +68,11 @@ class Demo:
         self._steps: list[tuple[str, float]] = []
         self._cancelled = threading.Event()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether a signal has ended it."""
+        return self._cancelled.is_set()
+
     def run(self, *, tell: Tell) -> Outcome:
         """Run it; every process is stopped when this returns or raises.
 
