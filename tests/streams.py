@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from freshdata.contracts import Contract, load_contracts
 from freshdata.lake.catalog import open_catalog
@@ -103,6 +104,13 @@ def worker(settings: Settings, environment: dict[str, str], **extra: str) -> Ite
         if process.poll() is None:
             process.kill()
             process.wait(30)
+
+
+def owners(settings: Settings) -> list[set[int]]:
+    """The partitions of each member of the flight workers' group, as the broker sees it."""
+    admin = AdminClient(client_config(settings))
+    [group] = admin.describe_consumer_groups([f"freshdata-{flight_contract(settings).rules.topic}"]).values()
+    return [{part.partition for part in member.assignment.topic_partitions} for member in group.result(30).members]
 
 
 def wait_for(condition: Callable[[], Any], what: str, log: Path | None = None) -> Any:

@@ -53,7 +53,7 @@ def test_the_graph_shows_bronze_to_gold_with_checks(page):
     # Checks of Silver and Gold, in the nodes themselves; Bronze has none.
     expect(page.get_by_text("Passed")).to_have_count(2, timeout=PATIENCE)
     expect(page.get_by_text("Loading")).to_have_count(0, timeout=PATIENCE)
-    page.screenshot(path=SCREENSHOTS / "lineage.png", clip={"x": 240, "y": 160, "width": 1460, "height": 620})
+    page.screenshot(path=SCREENSHOTS / "lineage.png", clip={"x": 300, "y": 430, "width": 1340, "height": 290})
     page.goto("/asset-groups")
     for group in ("bronze", "lookup", "quarantine", "silver", "gold"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=PATIENCE)

@@ -1,13 +1,11 @@
 """Rows that become visible in Bronze after their day was processed still reach Silver and Gold."""
 
-import signal
-
 import pytest
 
 from freshdata.lake.query import run_query
 from freshdata.services.kafka import end_offsets
 from freshdata.transform.runner import open_runner
-from tests.streams import caught_up, disorderly, flight_contract, progress, send, wait_for, worker
+from tests.streams import caught_up, disorderly, flight_contract, owners, progress, send, wait_for, worker
 
 pytestmark = pytest.mark.integration
 
@@ -26,12 +24,12 @@ def keys(settings, table):
 def test_a_worker_that_was_held_back_loses_nothing(streaming, environment):
     topic = flight_contract(streaming).rules.topic
     send(streaming, disorderly(400, seed=21))
-    log = streaming.home / "worker.log"
-    with worker(streaming, environment(streaming)) as held, worker(streaming, environment(streaming)):
-        # Both are members once each has been told its partitions, after the join of the second.
-        wait_for(lambda: log.is_file() and log.read_text().count("assigned stream") >= 2, "two members", log)
+    log, hold = streaming.home / "worker.log", streaming.home / "hold"
+    held = environment(streaming) | {"FRESHDATA_HOLD_AT": f"before-write:{hold}"}
+    with worker(streaming, held), worker(streaming, environment(streaming)):
+        wait_for(lambda: len(owners(streaming)) == 2 and all(owners(streaming)), "two owners of partitions", log)
         wait_for(lambda: caught_up(streaming), "catching up", log)
-        held.send_signal(signal.SIGSTOP)
+        hold.touch()
         try:
             send(streaming, disorderly(400, seed=22, first=400))
             ends = end_offsets(streaming, topic)
@@ -46,7 +44,7 @@ def test_a_worker_that_was_held_back_loses_nothing(streaming, environment):
             first = keys(streaming, "silver.flight_events")
             assert first < {f"UA-{number:06d}-dep" for number in range(800)}
         finally:
-            held.send_signal(signal.SIGCONT)
+            hold.unlink()
         wait_for(lambda: caught_up(streaming), "catching up", log)
     run_live(streaming)
     assert keys(streaming, "silver.flight_events") == {f"UA-{number:06d}-dep" for number in range(800)}

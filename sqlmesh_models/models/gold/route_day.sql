@@ -10,7 +10,7 @@ MODEL (
   grain (flight_date, origin, dest),
   tags (gold),
   audits (
-    not_null(columns := (flight_date, origin, dest, flights, cancelled, distance)),
+    not_null(columns := (flight_date, origin, dest, flights, cancelled, arrivals, distance)),
     unique_combination_of_columns(columns := (flight_date, origin, dest)),
     cancelled_within_flights,
     in_range(column := on_time_share)
@@ -45,6 +45,7 @@ SELECT
   dest, -- Destination airport (FAA code).
   COUNT(*)::BIGINT AS flights, -- Scheduled flights.
   SUM(cancelled)::BIGINT AS cancelled, -- Flights that never departed.
+  COUNT(arr_delay)::BIGINT AS arrivals, -- Flights whose arrival delay is known.
   AVG(dep_delay)::DOUBLE AS mean_dep_delay_min, -- Mean departure delay in minutes; early departures count as negative.
   AVG(arr_delay)::DOUBLE AS mean_arr_delay_min, -- Mean arrival delay in minutes, of the flights whose delay is known.
   AVG(CASE WHEN arr_delay < 15 THEN 1 WHEN arr_delay >= 15 THEN 0 END)::DOUBLE AS on_time_share, -- Share of arrivals less than 15 minutes late, of those with a known delay.
