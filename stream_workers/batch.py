@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from freshdata.contracts import Contract
-from freshdata.contracts.decode import Decoder
+from freshdata.contracts.decode import Decoded, Decoder, key_bytes
 from freshdata.lake.catalog import QUARANTINE_SCHEMA, UTC_TIMESTAMP
 from freshdata.lake.progress import PartitionProgress
-from stream_workers.dedupe import DedupeIndex, key_hash
+from stream_workers.dedupe import DedupeIndex, key_hashes
 from stream_workers.enrich import Enricher
 
 # No event is older: what the newest event time of a partition is before its first event.
@@ -94,13 +94,16 @@ class Batch:
     """What has been consumed since the last commit.
 
     Attributes:
-        rows: Tables of Bronze rows.
+        rows: Tables of Bronze rows, duplicates included.
+        admitted: Which rows of each table are no duplicates: they are left out when the files are written, as leaving
+            them out here would copy every row once more.
         rejected: Tables of quarantine rows.
         begin: Kafka partition to the offset at which the batch began.
         done: Kafka partition to what the batch consumed of it.
     """
 
     rows: list[pa.Table] = field(default_factory=list)
+    admitted: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     rejected: list[pa.Table] = field(default_factory=list)
     begin: dict[int, int] = field(default_factory=dict)
     done: dict[int, PartitionProgress] = field(default_factory=dict)
@@ -134,20 +137,27 @@ class Processor:
         """Process messages and add the outcome to a batch.
 
         Args:
-            messages: Messages, in offset order within each partition.
+            messages: Messages without errors, in offset order within each partition. Those of partitions without a
+                state, or behind it, are left out: after a rebalance or a fence some are still in flight.
             states: State of each owned partition; advanced.
             batch: The open batch; added to.
         """
+        records = Records.of(messages)
+        usable = _usable(records, states)
+        if not usable.all():
+            kept = np.flatnonzero(usable)
+            messages, records = [messages[position] for position in kept.tolist()], records.at(kept)
+        if not messages:
+            return
         values = [message.value() for message in messages]
         keys = [message.key() for message in messages]
-        records = Records.of(messages)
         decoded = self.decoder(values, keys, records.timestamps)
         valid = records.at(decoded.positions)
-        rows = self._with_origin(decoded.rows, valid)
-        admitted, late = self._admit(rows, valid.partitions, states)
-        rows = rows.append_column("_late", pa.array(late)).filter(pa.array(admitted))
-        if rows.num_rows:
-            batch.rows.append(self.enricher(rows).select(self.schema.names).cast(self.schema))
+        admitted, late = self._admit(decoded, keys, valid.partitions, states)
+        if decoded.rows.num_rows:
+            rows = self.enricher(self._with_origin(decoded.rows, valid).append_column("_late", pa.array(late)))
+            batch.rows.append(rows.select(self.schema.names).cast(self.schema))
+            batch.admitted.append(admitted)
         if decoded.rejected:
             batch.rejected.append(self._quarantined(decoded.rejected, values, keys, records))
         for partition in np.unique(records.partitions):
@@ -176,11 +186,19 @@ class Processor:
         return rows
 
     def _admit(
-        self, rows: pa.Table, partitions: npt.NDArray[np.int32], states: dict[int, PartitionState]
+        self,
+        decoded: Decoded,
+        keys: list[bytes | None],
+        partitions: npt.NDArray[np.int32],
+        states: dict[int, PartitionState],
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which rows are no duplicates, and which came behind their partition's watermark."""
+        rows, version = decoded.rows, self.rules.version_field
         event_times = rows[self.rules.event_time_field].cast(pa.int64()).to_numpy()
-        hashes = self.hashes(rows)
+        # The decoder has made sure that the message key is the event's dedupe key.
+        if rows.num_rows < len(keys):
+            keys = [keys[position] for position in decoded.positions]
+        hashes = key_hashes(keys, rows[version].to_pylist() if version else None)
         admitted = np.ones(rows.num_rows, dtype=np.bool_)
         late = np.zeros(rows.num_rows, dtype=np.bool_)
         for partition in np.unique(partitions):
@@ -188,18 +206,16 @@ class Processor:
             mine = np.flatnonzero(partitions == partition)
             times = event_times[mine]
             newest = np.maximum.accumulate(np.concatenate(([state.max_event_time], times)))
-            admitted[mine] = state.index.admit([hashes[row] for row in mine], times, newest[:-1])
+            admitted[mine] = state.index.admit(hashes[mine], times, newest[:-1])
             late[mine] = times < newest[:-1] - self.lateness
             state.max_event_time = int(newest[-1])
         return admitted, late
 
-    def hashes(self, rows: pa.Table) -> list[bytes]:
-        """The dedupe hash of each row."""
-        keys = rows[self.rules.dedupe_key[0]].to_pylist()
-        versions: list[Any] = (
-            rows[self.rules.version_field].to_pylist() if self.rules.version_field else [None] * len(keys)
-        )
-        return [key_hash(str(key), version) for key, version in zip(keys, versions, strict=True)]
+    def stored_hashes(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """The dedupe hash of each stored row."""
+        version = self.rules.version_field
+        keys = key_bytes(rows[self.rules.dedupe_key[0]]).to_pylist()
+        return key_hashes(keys, rows[version].to_pylist() if version else None)
 
     def _quarantined(
         self,
@@ -222,3 +238,10 @@ class Processor:
             "ingestion_date": of.ingested_at.cast(pa.date32()),
         }
         return pa.table(columns, schema=QUARANTINE_SCHEMA)
+
+
+def _usable(records: Records, states: dict[int, PartitionState]) -> npt.NDArray[np.bool_]:
+    usable = np.zeros(len(records.offsets), dtype=np.bool_)
+    for partition, state in states.items():
+        usable |= (records.partitions == partition) & (records.offsets >= state.offset)
+    return usable

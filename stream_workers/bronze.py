@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
 
 from freshdata.contracts import Contract
 from freshdata.lake.catalog import ensure_stream_tables
-from freshdata.lake.commits import check_cluster, commit_batch, write_data_files
+from freshdata.lake.commits import check_cluster, commit_batch
+from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 from stream_workers.batch import BEGINNING_OF_TIME, MICROSECOND, Batch, PartitionState, Processor
 from stream_workers.dedupe import DedupeIndex
@@ -70,7 +72,7 @@ class BronzeWriter:
         )
         for rows in scan.to_arrow_batch_reader():
             table = pa.Table.from_batches([rows])
-            index.add(self.processor.hashes(table), table[time_field].cast(pa.int64()).to_numpy().tolist())
+            index.add(self.processor.stored_hashes(table), table[time_field].cast(pa.int64()).to_numpy())
 
     def commit(self, batch: Batch) -> Progress:
         """Write and commit a batch.
@@ -80,8 +82,7 @@ class BronzeWriter:
         """
         started = time.perf_counter()
         self._commit_rejected(batch)
-        rows = self._sorted(batch.rows)
-        files = write_data_files(self.bronze, rows)
+        files = self._write(batch)
         reach("after-data-files")
         done = Progress(self.cluster_id, self.rules.topic, batch.done)
         progress = commit_batch(
@@ -93,7 +94,7 @@ class BronzeWriter:
             "committed stream=%s records=%d rows=%d files=%d snapshot=%s seconds=%.3f",
             self.contract.name,
             batch.consumed,
-            rows.num_rows,
+            sum(file.record_count for file in files),
             len(files),
             getattr(self.bronze.current_snapshot(), "snapshot_id", None),
             time.perf_counter() - started,
@@ -122,11 +123,10 @@ class BronzeWriter:
         commit_batch(self.quarantine, files, begin, Progress(self.cluster_id, self.rules.topic, done))
         reach("after-quarantine-commit")
 
-    def _sorted(self, tables: list[pa.Table]) -> pa.Table:
-        if not tables:
-            return self.bronze.schema().as_arrow().empty_table()
-        order = [*self.rules.clustering, self.rules.event_time_field]
-        return pa.concat_tables(tables).sort_by([(column, "ascending") for column in order])
+    def _write(self, batch: Batch) -> list[DataFile]:
+        if not batch.rows:
+            return []
+        return write_data_files(self.bronze, pa.concat_tables(batch.rows), only=np.concatenate(batch.admitted))
 
     def _watermark(self, batch: Progress) -> dict[str, str]:
         progress = read_progress(self.bronze) or Progress(self.cluster_id, self.rules.topic)

@@ -1,12 +1,12 @@
 """Decode messages into columns and say, of every message that breaks the contract, where and why.
 
-One parser decides (msgspec), so rows stay aligned with messages: Arrow's own JSON reader is faster on clean batches,
-but an empty message vanishes there and a truncated one swallows its successor.
+One decoder judges (msgspec, message by message). Messages that are certainly good are parsed many at once
+(:mod:`freshdata.contracts.columnar`); it sees the others only, and says what is wrong with them.
 """
 
 import datetime as dt
 import decimal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -18,10 +18,15 @@ import pyarrow.compute as pc
 from msgspec import Meta
 from msgspec.structs import astuple
 
+from freshdata.contracts.columnar import ColumnarParser, outside_calendar
 from freshdata.contracts.model import Column, Contract
 
 INTEGER_BOUNDS = {pa.int32(): (-(2**31), 2**31 - 1), pa.int64(): (-(2**63), 2**63 - 1)}
 LONGEST_REASON = 500
+UTC_TIMESTAMP = pa.timestamp("us", "UTC")
+# Messages parsed at once. One that is no JSON, or has a value of the wrong type, fails all that are parsed with it:
+# they are tried again in smaller portions, and those that fail again are decoded one by one.
+PORTIONS = (2048, 128)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Decoder:
         fields = [_field(column) for column in contract.columns]
         row = msgspec.defstruct("Row", fields, kw_only=True, gc=False, forbid_unknown_fields=forbid)
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(row).decode
+        self._parse = ColumnarParser(contract) if ColumnarParser.supports(contract) else None
 
     def __call__(
         self, values: Sequence[bytes | None], keys: Sequence[bytes | None], timestamps: npt.NDArray[np.int64]
@@ -60,22 +66,57 @@ class Decoder:
             keys: Message keys.
             timestamps: Record timestamps, in milliseconds since the epoch.
         """
-        rows: list[tuple[Any, ...]] = []
-        positions: list[int] = []
         rejected: list[tuple[int, str]] = []
-        decode, add, keep = self._decode, rows.append, positions.append
-        for position, value in enumerate(values):
+        doubtful: list[int] = []
+        parts = list(self._parsed(values, np.arange(len(values)), PORTIONS if self._parse else (), doubtful))
+        parts.append(self._decoded(values, doubtful, rejected))
+        rows = pa.concat_tables(table for table, _ in parts)
+        positions = np.concatenate([kept for _, kept in parts])
+        if len(parts[-1][1]):
+            order = np.argsort(positions)
+            rows, positions = rows.take(order), positions[order]
+        return self._checked(rows, positions, keys, timestamps, rejected)
+
+    def _parsed(
+        self,
+        values: Sequence[bytes | None],
+        positions: npt.NDArray[np.int64],
+        portions: tuple[int, ...],
+        doubtful: list[int],
+    ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
+        """Tables of the messages that are certainly good, with their positions; the others' positions."""
+        if self._parse is None or not portions:
+            doubtful.extend(positions.tolist())
+            return
+        for start in range(0, len(positions), portions[0]):
+            part = positions[start : start + portions[0]]
+            parsed = self._parse(values[part[0] : part[-1] + 1])
+            if parsed is None:
+                yield from self._parsed(values, part, portions[1:], doubtful)
+                continue
+            rows, good = parsed
+            doubtful.extend(part[~good].tolist())
+            yield rows, part[good]
+
+    def _decoded(
+        self, values: Sequence[bytes | None], positions: list[int], rejected: list[tuple[int, str]]
+    ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        """A table of some messages, one by one, with their positions; says of the refused ones why."""
+        rows: list[tuple[Any, ...]] = []
+        accepted: list[int] = []
+        for position in positions:
+            value = values[position]
             try:
-                add(astuple(decode(value)))  # type: ignore[arg-type]
-                keep(position)
+                rows.append(astuple(self._decode(value)))  # type: ignore[arg-type]  # None is refused like any other.
+                accepted.append(position)
             except (msgspec.MsgspecError, UnicodeError, TypeError, ValueError, RecursionError) as error:
                 rejected.append((position, _reason(value, error)))
-        kept = np.asarray(positions, dtype=np.int64)
+        kept = np.asarray(accepted, dtype=np.int64)
         table, good = self._columns(rows)
         if good is not None:
             rejected += [(int(kept[row]), reason) for row, reason in good[1]]
             kept = kept[good[0]]
-        return self._checked(table, kept, keys, timestamps, rejected)
+        return table, kept
 
     def _columns(self, rows: list[tuple[Any, ...]]) -> tuple[pa.Table, tuple[list[int], list[tuple[int, str]]] | None]:
         """Rows as a table; where Arrow refuses a value (too many digits), the rows it takes and the rest."""
@@ -108,23 +149,29 @@ class Decoder:
         timestamps: npt.NDArray[np.int64],
         rejected: list[tuple[int, str]],
     ) -> Decoded:
-        """Leave out rows whose message key is not their dedupe key, or whose event time lies in the future."""
+        """Leave out rows whose message key is not their dedupe key, or whose times cannot be true."""
         rules = self.contract.rules
         field = rules.dedupe_key[0]
-        key = pa.array([keys[position] for position in positions], pa.binary())
-        wrong_key = pc.fill_null(pc.not_equal(key, _as_bytes(rows[field])), fill_value=True).to_numpy(
+        key = pa.array(keys, pa.binary())
+        if len(positions) < len(keys):
+            key = key.take(pa.array(positions))
+        wrong_key = pc.fill_null(pc.not_equal(key, key_bytes(rows[field])), fill_value=True).to_numpy(
             zero_copy_only=False
         )
         bound = timestamps[positions] * 1000 + rules.max_future // dt.timedelta(microseconds=1)
         future = rows[rules.event_time_field].cast(pa.int64()).to_numpy() > bound
-        bad = wrong_key | future
+        reasons = {
+            f"the message key is not the event's {field}": wrong_key,
+            f"{rules.event_time_field} lies more than {rules.max_future} after the record's timestamp": future,
+        } | {
+            f"lies outside the years 1 to 9999 - at `$.{column.name}`": outside_calendar(rows[column.name])
+            for column in self.contract.columns
+            if column.type == UTC_TIMESTAMP
+        }
+        bad = np.logical_or.reduce(list(reasons.values()))
         if bad.any():
             for row in np.flatnonzero(bad):
-                reason = (
-                    f"the message key is not the event's {field}"
-                    if wrong_key[row]
-                    else f"{rules.event_time_field} lies more than {rules.max_future} after the record's timestamp"
-                )
+                reason = next(reason for reason, rows_of_it in reasons.items() if rows_of_it[row])
                 rejected.append((int(positions[row]), reason))
             rows, positions = rows.filter(pa.array(~bad)), positions[~bad]
         return Decoded(rows, positions, sorted(rejected))
@@ -151,7 +198,8 @@ def _python_type(column: Column) -> Any:
     return Annotated[python, Meta(**limits)] if limits and python in (str, float) else python
 
 
-def _as_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def key_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A key column as the bytes that stand in the message key: text as UTF-8, other types as they are written."""
     return column.cast(pa.string()).cast(pa.binary())
 
 

@@ -4,14 +4,19 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_workers.dedupe import MICROSECONDS_PER_BUCKET, DedupeIndex, key_hash
+from stream_workers.dedupe import ROOMY, SMALLEST, DedupeIndex, key_hashes
 
-HOUR = MICROSECONDS_PER_BUCKET
+HOUR = 3_600_000_000
+LONG_AGO = -(2**62)
+
+
+def hashes(keys):
+    return key_hashes([key.encode() for key in keys])
 
 
 def admit(index, keys, times, newest=None):
-    before = newest or np.maximum.accumulate([-(2**62), *times])[:-1]
-    return index.admit([key_hash(key, None) for key in keys], np.array(times), np.array(before)).tolist()
+    before = newest or np.maximum.accumulate([LONG_AGO, *times])[:-1]
+    return index.admit(hashes(keys), np.array(times, np.int64), np.array(before, np.int64)).tolist()
 
 
 def test_a_repeat_is_found_inside_a_batch_and_across_batches():
@@ -23,18 +28,33 @@ def test_a_repeat_is_found_inside_a_batch_and_across_batches():
 def test_a_repeat_after_the_window_is_a_new_event():
     index = DedupeIndex(2 * HOUR)
     assert admit(index, ["a", "b"], [0, 10 * HOUR]) == [True, True]
-    assert admit(index, ["a"], [0], newest=[10 * HOUR]) == [True]
+    assert admit(index, ["a", "a"], [0, 10 * HOUR], newest=[10 * HOUR, 10 * HOUR]) == [True, True]
+    assert admit(index, ["a"], [0], newest=[10 * HOUR]) == [False]
 
 
-def test_keys_leave_the_index_with_the_window():
+def test_memory_follows_the_window_not_the_stream():
     index = DedupeIndex(2 * HOUR)
-    for hour in range(100):
-        admit(index, [f"k{hour}"], [hour * HOUR], newest=[max(hour - 1, 0) * HOUR])
-    assert len(index) <= 4
+    keys = SMALLEST // 8
+    for hour in range(60):
+        names, times = [f"{hour}-{n}" for n in range(keys)], [hour * HOUR] * keys
+        assert all(admit(index, names, times, newest=[max(hour - 1, 0) * HOUR] * keys))
+        assert not any(admit(index, names, times, newest=[hour * HOUR] * keys))
+    assert index.nbytes <= 24 * 4 * keys / ROOMY  # The window, and the batch, at the roomiest.
+
+
+def test_keys_survive_the_growth_of_the_table():
+    index, keys = DedupeIndex(HOUR), [f"k{n}" for n in range(3 * SMALLEST)]
+    for start in range(0, len(keys), 1000):
+        assert all(admit(index, keys[start : start + 1000], [0] * len(keys[start : start + 1000])))
+    assert not any(admit(index, keys, [0] * len(keys), newest=[0] * len(keys)))
+    assert len(index) == len(keys)
 
 
 def test_versions_of_a_key_are_told_apart():
-    assert key_hash("a", 1) != key_hash("a", 2) != key_hash("a", None)
+    first, second, none, empty = (
+        key_hashes([b"a"], versions).tolist() for versions in ([1], [2], None, [None])
+    )  # fmt: skip
+    assert first != second != none != empty != first
 
 
 @given(
@@ -43,21 +63,32 @@ def test_versions_of_a_key_are_told_apart():
 )
 def test_batch_boundaries_and_restarts_change_nothing(events, cuts):
     """A batch may end anywhere and the index may be rebuilt from what was stored: the outcome is the same."""
-    keys = [f"k{key}" for key, _ in events]
-    times = [time * HOUR for _, time in events]
-    newest = np.maximum.accumulate([-(2**62), *times]).tolist()
-    whole = DedupeIndex(3 * HOUR)
-    expected = whole.admit([key_hash(k, None) for k in keys], np.array(times, dtype=np.int64), np.array(newest[:-1]))
+    keys = hashes([f"k{key}" for key, _ in events])
+    times = np.array([time * HOUR for _, time in events], dtype=np.int64)
+    newest = np.maximum.accumulate(np.array([LONG_AGO, *times.tolist()], dtype=np.int64))
+    expected, stored = [], {}
+    for (key, _), time, before in zip(events, times.tolist(), newest.tolist(), strict=False):
+        expected.append(all(other < before - 3 * HOUR for other in stored.get(key, [])))
+        if expected[-1]:
+            stored.setdefault(key, []).append(time)
     found: list[bool] = []
     cuts = sorted(min(cut, len(events)) for cut in cuts)
     for start, end in zip([0, *cuts], [*cuts, len(events)], strict=True):
         index = DedupeIndex(3 * HOUR)
-        stored = [n for n in range(start) if found[n] and times[n] >= newest[start] - 3 * HOUR]
-        index.add([key_hash(keys[n], None) for n in stored], [times[n] for n in stored])
-        part = slice(start, end)
-        found += index.admit(
-            [key_hash(k, None) for k in keys[part]],
-            np.array(times[part], dtype=np.int64),
-            np.array(newest[:-1][part], dtype=np.int64),
-        ).tolist()
-    assert found == expected.tolist()
+        kept = [n for n in range(start) if found[n] and times[n] >= newest[start] - 3 * HOUR]
+        index.add(keys[kept], times[kept])
+        found += index.admit(keys[start:end], times[start:end], newest[:-1][start:end]).tolist()
+    assert found == expected
+
+
+@given(st.lists(st.integers(0, 40), max_size=200), st.integers(1, 50))
+def test_keys_of_one_home_slot_are_told_apart(lows, step):
+    """Half of the hash decides the slot: with equal halves every key probes past the others."""
+    index, seen = DedupeIndex(HOUR), set()
+    for start in range(0, len(lows), step):
+        part = lows[start : start + step]
+        rows = np.array([[-1, low] for low in part], dtype=np.int64)
+        admitted = index.admit(rows, np.zeros(len(part), np.int64), np.zeros(len(part), np.int64)).tolist()
+        for low, first in zip(part, admitted, strict=True):
+            assert first == (low not in seen)
+            seen.add(low)
