@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONTHS ?= 1
 SPEED ?= 3600
+SEEDS ?= 10
+ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 
 ##@ Start here
@@ -70,8 +72,16 @@ browser: setup ## Tests that drive the Dagster UI in headless Chromium
 	@$(PYTEST) tests/browser
 
 .PHONY: chaos
-chaos: setup ## Kill real processes at named points and compare every layer
-	@$(PYTEST) tests/chaos
+chaos: setup ## Random faults against real workers, every row compared after each (SEEDS=200)
+	@CHAOS_SEEDS=$(SEEDS) $(PYTEST) tests/chaos
+
+.PHONY: bench-ingest
+bench-ingest: setup ## Kafka to Iceberg against its peers, about 25 minutes (ARGS="--only worker,floor")
+	@$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+.PHONY: bench-commits
+bench-commits: setup ## What a commit costs as a table grows old (ARGS="--commits 600")
+	@$(BIN)/python -m benchmarks.commits $(ARGS)
 
 .PHONY: format
 format: setup ## Format the code

@@ -122,11 +122,49 @@ class ClusterMismatchError(LakeError):
     def __init__(self, table: str, recorded: str, connected: str) -> None:
         super().__init__(
             table,
-            f"its offsets belong to Kafka cluster {recorded}, but the worker is connected to {connected}.",
-            remedy="Connect to the recorded cluster, or ingest the new one into a fresh table.",
+            f"its offsets belong to Kafka cluster {recorded}, but this broker is of cluster {connected}: the cluster "
+            "was created or restored anew, or this is another one's address. Offsets mean other records there; to "
+            "continue would skip or repeat some, so nothing was read or written.",
+            remedy=f"Connect to {recorded} again; or {_ways_on(table)}",
         )
         self.recorded = recorded
         self.connected = connected
+
+
+class OffsetLostError(LakeError):
+    """The topic's log does not hold the offset at which the table continues.
+
+    Attributes:
+        partition: The Kafka partition.
+        offset: The offset at which the table continues.
+        first: The log's first offset.
+        end: The offset after the log's last record.
+    """
+
+    def __init__(self, table: str, partition: int, offset: int, first: int, end: int) -> None:
+        why = (
+            f"ends at {end}: the topic was deleted and created anew, or restored from an older copy. To wait for that "
+            "offset would skip every record before it"
+            if offset > end
+            else f"begins at {first}: Kafka has deleted records that were never ingested"
+        )
+        super().__init__(
+            table,
+            f"it continues at offset {offset} of partition {partition}, but the topic's log {why}.",
+            remedy=f"Restore the topic; or {_ways_on(table)}",
+        )
+        self.partition = partition
+        self.offset = offset
+        self.first = first
+        self.end = end
+
+
+def _ways_on(table: str) -> str:
+    stream = table.rpartition(".")[2]
+    return (
+        f"rebuild the table, if the topic holds everything: `freshdata replay {stream} --from-offset 0`; or keep its "
+        f"rows and continue at the topic's first record: `freshdata replay {stream} --keep`."
+    )
 
 
 class TransformError(FreshDataError):

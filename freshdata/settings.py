@@ -30,6 +30,8 @@ class Settings(BaseSettings):
         catalog_properties: PyIceberg catalog properties (``s3.endpoint`` …) passed through.
         worker_id: Name that a stream worker keeps over restarts (Kafka static membership): its successor gets its
             partitions at once, instead of after the session timeout.
+        metrics_port: Loopback port on which a stream worker serves ``/metrics``, ``/healthz`` and ``/readyz``; None or
+            0 takes a free one. Either way it is written to a file in ``metrics_dir``.
     """
 
     model_config = SettingsConfigDict(env_prefix="FRESHDATA_", frozen=True, populate_by_name=True)
@@ -42,6 +44,7 @@ class Settings(BaseSettings):
     catalog_warehouse: str | None = None
     catalog_properties: dict[str, str] = {}
     worker_id: str | None = None
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
 
     @property
     def root(self) -> Path:
@@ -77,6 +80,11 @@ class Settings(BaseSettings):
     def run_dir(self) -> Path:
         """Folder of lock, port and process files of what runs now."""
         return self.home / "run"
+
+    @property
+    def metrics_dir(self) -> Path:
+        """Folder with one file for each running worker that says where its metrics are (Prometheus' ``file_sd``)."""
+        return self.run_dir / "metrics"
 
     def for_home(self, home: Path) -> "Settings":
         """The same settings over another data folder."""

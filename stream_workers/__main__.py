@@ -6,7 +6,7 @@ import sys
 
 from freshdata.errors import FreshDataError
 from freshdata.settings import load_settings
-from stream_workers.worker import Worker
+from stream_workers.worker import LAKE_DOWN, Worker
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     for noisy in ("pyiceberg", "quixstreams"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns of each old metadata file that the maintenance has removed first.
+    logging.getLogger("pyiceberg.catalog").setLevel(logging.ERROR)
     try:
         worker = Worker(load_settings(), arguments[0])
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -31,6 +33,10 @@ def main(arguments: list[str]) -> int:
         worker.run()
     except FreshDataError as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except LAKE_DOWN as error:
+        # Before the loop runs: in it, the worker waits for the lake.
+        sys.stderr.write(f"The lake does not answer: {error}. Start its catalog and its store, then this worker.\n")
         return 1
     return 0
 

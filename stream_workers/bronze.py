@@ -1,6 +1,5 @@
 """Write batches to a stream's Bronze and quarantine tables, and restore a partition's state from them."""
 
-import logging
 import time
 from datetime import UTC, datetime
 
@@ -19,10 +18,7 @@ from stream_workers.batch import BEGINNING_OF_TIME, MICROSECOND, Batch, Partitio
 from stream_workers.dedupe import DedupeIndex
 from stream_workers.enrich import Enricher
 from stream_workers.faults import reach
-
-WATERMARK_PROPERTY = "freshdata.watermark"
-
-logger = logging.getLogger(__name__)
+from stream_workers.watermark import WATERMARK_PROPERTY, StreamWatermark, recorded_watermark
 
 
 class BronzeWriter:
@@ -30,6 +26,12 @@ class BronzeWriter:
 
     The two tables cannot be committed as one, so the quarantine goes first under an offset map of its own. After a
     crash between the two, the batch is read again, and rejected records that the quarantine has already are left out.
+
+    Attributes:
+        bronze: The Bronze table, as of the last commit or restore.
+        quarantine: The quarantine table.
+        watermark: The stream's watermark.
+        attempts: How often the last commit was tried.
     """
 
     def __init__(self, catalog: Catalog, contract: Contract, contracts: dict[str, Contract], cluster_id: str) -> None:
@@ -41,6 +43,8 @@ class BronzeWriter:
         check_cluster(self.quarantine, cluster_id)
         self.enricher = Enricher(catalog, contract, contracts)
         self.enricher.refresh()
+        self.watermark = StreamWatermark(self.rules, time.monotonic())
+        self.attempts = 0
         self.processor = Processor(contract, self.bronze.schema().as_arrow(), self.enricher)
 
     def restore(self, partition: int) -> PartitionState | None:
@@ -74,32 +78,37 @@ class BronzeWriter:
             table = pa.Table.from_batches([rows])
             index.add(self.processor.stored_hashes(table), table[time_field].cast(pa.int64()).to_numpy())
 
-    def commit(self, batch: Batch) -> Progress:
-        """Write and commit a batch.
+    def commit(self, batch: Batch) -> None:
+        """Write and commit a batch; after a failure it may be committed again.
 
         Raises:
             FencedError: another worker owns one of the batch's partitions by now.
         """
-        started = time.perf_counter()
+        self.attempts = 0
         self._commit_rejected(batch)
+        written_at = time.time()
         files = self._write(batch)
         reach("after-data-files")
         done = Progress(self.cluster_id, self.rules.topic, batch.done)
-        progress = commit_batch(
-            self.bronze, files, batch.begin, done, properties=self._watermark(done), before_commit=_before_commit
+        commit_batch(
+            self.bronze,
+            files,
+            batch.begin,
+            done,
+            properties=self._watermark,
+            written_at=written_at,
+            before_commit=self._before_commit,
         )
         reach("after-commit")
         self.enricher.refresh()
-        logger.info(
-            "committed stream=%s records=%d rows=%d files=%d snapshot=%s seconds=%.3f",
-            self.contract.name,
-            batch.consumed,
-            sum(file.record_count for file in files),
-            len(files),
-            getattr(self.bronze.current_snapshot(), "snapshot_id", None),
-            time.perf_counter() - started,
+
+    def accepted(self, batch: Batch) -> pa.Table:
+        """The batch's rows that are no duplicates, with Bronze's columns."""
+        if not batch.rows:
+            return self.bronze.schema().as_arrow().empty_table()
+        return pa.concat_tables(
+            rows.filter(pa.array(keep)) for rows, keep in zip(batch.rows, batch.admitted, strict=True)
         )
-        return progress
 
     def _commit_rejected(self, batch: Batch) -> None:
         if not batch.rejected:
@@ -118,9 +127,19 @@ class BronzeWriter:
             number: PartitionProgress(batch.done[number].offset, consumed=count, rejected=count)
             for number, count in counts.items()
         }
-        begin = {number: stored[number] for number in counts if number in stored}
-        files = write_data_files(self.quarantine, rejected.cast(self.quarantine.schema().as_arrow()))
-        commit_batch(self.quarantine, files, begin, Progress(self.cluster_id, self.rules.topic, done))
+        # A partition without rejected records so far is fenced too, at 0: two owners may both see its first one.
+        begin = {number: stored.get(number, 0) for number in counts}
+        written_at = time.time()
+        files = write_data_files(self.quarantine, rejected)
+        progress = Progress(self.cluster_id, self.rules.topic, done)
+        commit_batch(
+            self.quarantine,
+            files,
+            begin,
+            progress,
+            written_at=written_at,
+            before_commit=lambda: reach("before-quarantine-commit"),
+        )
         reach("after-quarantine-commit")
 
     def _write(self, batch: Batch) -> list[DataFile]:
@@ -128,14 +147,11 @@ class BronzeWriter:
             return []
         return write_data_files(self.bronze, pa.concat_tables(batch.rows), only=np.concatenate(batch.admitted))
 
-    def _watermark(self, batch: Progress) -> dict[str, str]:
-        progress = read_progress(self.bronze) or Progress(self.cluster_id, self.rules.topic)
-        newest = progress.merged(batch.partitions).total().max_event_time
-        if newest is None:
-            return {}
-        watermark = datetime.fromtimestamp(newest / 1_000_000, UTC) - self.rules.allowed_lateness
-        return {WATERMARK_PROPERTY: watermark.isoformat()}
+    def _watermark(self, merged: Progress) -> dict[str, str]:
+        # Asked for after each refresh: another worker may have moved it on.
+        watermark = self.watermark.advance(merged, recorded_watermark(self.bronze), time.monotonic())
+        return {WATERMARK_PROPERTY: watermark.isoformat()} if watermark else {}
 
-
-def _before_commit() -> None:
-    reach("before-commit")
+    def _before_commit(self) -> None:
+        self.attempts += 1
+        reach("before-commit")

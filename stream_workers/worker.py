@@ -1,26 +1,46 @@
-"""The consume loop: Quix Streams owns the consumer and its group, the table owns the offsets."""
+"""The consume loop: Quix Streams owns the consumer and its group, the table owns the offsets.
+
+The loop stays alive whatever the lake does. What it refuses, a commit or a partition's state, is tried again with a
+bounded back-off; until then the partitions are paused, so that memory does not grow, and polled on, so that the worker
+stays a member of its group. ``/readyz`` and the log say why.
+"""
 
 import logging
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
+from pyiceberg.exceptions import NoSuchTableError, RESTError
 from quixstreams import Application
 from quixstreams.kafka import ConnectionConfig
+from sqlalchemy.exc import SQLAlchemyError
 
+from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
-from freshdata.errors import ContractError, FencedError
+from freshdata.errors import ClusterMismatchError, ContractError, FencedError, LakeError, OffsetLostError
 from freshdata.lake.catalog import open_catalog
+from freshdata.replay import check_position
 from freshdata.services.kafka import client_config, cluster_id, ensure_topics
 from freshdata.settings import Settings
 from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
 from stream_workers.bronze import BronzeWriter
+from stream_workers.clean import CleanPublisher
 from stream_workers.faults import reach
+from stream_workers.maintainer import Maintainer
+from stream_workers.metrics import Health, Metrics, MetricsServer
+from stream_workers.policy import CommitTrigger, Retry
+from stream_workers.report import CommitReporter
+from stream_workers.tuning import tune_process
 
-MESSAGES_PER_POLL = 20_000
+MESSAGES_PER_POLL = 10000
+BYTES_PER_POLL = 64 * 1024 * 1024
 POLL_SECONDS = 0.2
-COMMIT_ROWS = 250_000
-COMMIT_SECONDS = 2.0
+RESTORE_SECONDS = 30.0  # Then Kafka is polled again, or a worker of many partitions is thrown out while it restores.
+OBSERVE_SECONDS = 1.0
+CHECK_SECONDS = 30.0
+BROKER_SECONDS = 10.0
 CONSUMER_CONFIG = {
     "partition.assignment.strategy": "cooperative-sticky",
     "queued.max.messages.kbytes": 65_536,
@@ -29,7 +49,11 @@ CONSUMER_CONFIG = {
     # The offsets are fenced in the table, so a partition may change hands early: 10 s of silence instead of Kafka's 45.
     "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 2_000,
+    "max.poll.interval.ms": 300_000,
 }
+# What a catalog or a warehouse that is down, slow or full raises; requests' errors are OSErrors, and a table is missing
+# while another takes its place. Anything else is a mistake in this program, which no waiting mends.
+LAKE_DOWN = (LakeError, OSError, RESTError, SQLAlchemyError, NoSuchTableError)
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +63,39 @@ class Worker:
 
     def __init__(self, settings: Settings, stream: str) -> None:
         contracts = load_contracts(settings.contracts_dir)
+        self.settings = settings
         self.contract = _stream(contracts, stream)
         ensure_topics(settings, [self.contract])
         self.topic = self.contract.rules.topic
         self.writer = BronzeWriter(open_catalog(settings), self.contract, contracts, cluster_id(settings))
-        self.states: dict[int, PartitionState] = {}
         self.batch = Batch()
-        self.opened = 0.0
-        self.stopping = False
+        self.trigger = CommitTrigger(self.contract.rules)
+        self.maintainer = Maintainer(settings)
+        clean = self.contract.rules.publish_clean
+        self.clean = CleanPublisher(settings, self.contract, self.writer.bronze) if clean else None
+        self.clock = instance_clock(settings.home)
+        self.metrics = Metrics(stream)
+        self.reporter = CommitReporter(self.contract, self.metrics, self.clock)
+        # A partition is pending until its state is restored, then stopped until Kafka's client has been sent to its
+        # offset. Of a partition in either set nothing is processed.
+        self.states: dict[int, PartitionState] = {}
+        self.pending: set[int] = set()
+        self.stopped: set[int] = set()
+        self.refused_restore, self.refused_commit = Retry(), Retry()
+        self.assigned = self.stopping = False
+        self.poll_size = MESSAGES_PER_POLL
+        self.observed = self.checked = 0.0
         member = {"group.instance.id": settings.worker_id} if settings.worker_id else {}
+        config: dict[str, Any] = CONSUMER_CONFIG | client_config(settings) | member
+        longest = int(config["max.poll.interval.ms"])
+        # A loop that has not polled for longer has lost its partitions. Quix calculates with it: a text it cannot.
+        self.health, config["max.poll.interval.ms"] = Health(longest / 1000), longest
         application = Application(
             broker_address=ConnectionConfig.from_librdkafka_dict(client_config(settings), ignore_extras=True),
             consumer_group=f"freshdata-{self.topic}",
             auto_offset_reset="earliest",
             auto_create_topics=False,
-            consumer_extra_config=client_config(settings) | CONSUMER_CONFIG | member,
+            consumer_extra_config=config,
             loglevel=None,
         )
         self.consumer = application.get_consumer(auto_commit_enable=False)
@@ -63,87 +105,273 @@ class Worker:
         self.stopping = True
 
     def run(self) -> None:
-        """Consume until :meth:`stop`."""
-        self.consumer.subscribe(
-            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
-        with self.consumer:
-            while not self.stopping:
-                self._poll()
-            self._commit()
+        """Consume until :meth:`stop`.
+
+        Raises:
+            ClusterMismatchError: the table's offsets belong to another Kafka cluster.
+            OffsetLostError: the topic's log does not hold the table's offset: it was created anew, or lost records.
+            ServiceError: the port for the metrics is taken.
+        """
+        server = MetricsServer(self.settings, self.contract.name, self.metrics, self.health)
+        logger.info("serving stream=%s metrics=http://127.0.0.1:%d/metrics", self.contract.name, server.port)
+        tune_process()
+        try:
+            self.consumer.subscribe(
+                [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            with self.consumer:
+                while not self.stopping:
+                    self._poll()
+                self._commit_or_drop("stop")
+        finally:
+            if self.clean:
+                self.clean.close()
+            self.maintainer.close()
+            server.close()
 
     def _poll(self) -> None:
-        messages = [
-            message
-            for message in self.consumer.consume(MESSAGES_PER_POLL, POLL_SECONDS)
-            # A message of a partition that was just fenced or revoked may still be in flight.
-            if self._usable(message)
-        ]
-        if messages:
-            if not self.batch.done:
-                self.opened = time.monotonic()
-            self.writer.processor(messages, self.states, self.batch)
-        rows = sum(table.num_rows for table in self.batch.rows)
-        if self.batch.done and (rows >= COMMIT_ROWS or time.monotonic() - self.opened >= COMMIT_SECONDS):
-            self._commit()
+        self.health.polled()
+        self._restore_pending()
+        self._start_stopped()
+        asked = self.poll_size
+        taken = self.consumer.consume(asked, POLL_SECONDS)
+        if self.clean:
+            self.clean.settle()
+        if messages := [message for message in taken if self._intact(message)]:
+            self._process(messages)
+        now = time.monotonic()
+        reason = self.trigger.due(now, behind=len(taken) == asked)
+        if reason and self.refused_commit.may_try(now):
+            self._commit(reason)
+        self._observe()
 
-    def _usable(self, message: Any) -> bool:
-        if error := message.error():
-            if error.fatal():
-                raise KafkaException(error)
-            logger.warning("consumer error=%s", error)
-            return False
-        state = self.states.get(message.partition())
-        return state is not None and message.offset() >= state.offset
+    def _intact(self, message: Any) -> bool:
+        if (error := message.error()) is None:
+            return True
+        # A worker that Kafka has fenced for its successor gets an error that is fatal, but does not say so.
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - confluent's name of a public code.
+            raise KafkaException(error)
+        logger.warning("consumer error=%s", error)
+        return False
 
-    def _commit(self) -> None:
+    def _process(self, messages: list[Any]) -> None:
+        started = time.perf_counter()
+        # A message of a partition that was just fenced, paused or revoked may still be in flight: it is left out.
+        running = {number: state for number, state in self.states.items() if number not in self.stopped}
+        self.writer.processor(messages, running, self.batch)
+        if not self.batch.done:
+            return
+        self.metrics.processed(time.perf_counter() - started)
+        size = self.trigger.taken(self.batch, time.monotonic()) // len(messages)
+        # Of large events fewer are taken at a time: what is in memory is bounded in bytes.
+        self.poll_size = min(max(BYTES_PER_POLL // max(size, 1), 10), MESSAGES_PER_POLL)
+
+    def _commit(self, reason: str) -> None:
+        """Commit the open batch; when the lake refuses, keep it and pause, when another worker was first, drop it."""
         if not self.batch.done:
             return
         reach("before-write")
-        batch, self.batch = self.batch, Batch()
+        started = time.perf_counter()
+        if self.refused_commit.problem:
+            # No partition becomes idle by an outage of the lake.
+            now = time.monotonic()
+            self.writer.watermark.skip(now - self.refused_commit.since)
+            self.refused_commit.since = now
         try:
-            self.writer.commit(batch)
+            self.writer.commit(self.batch)
         except FencedError as error:
             logger.warning("fenced stream=%s partition=%d, restoring", self.contract.name, error.partition)
-            self._seek(list(self.states))
+            self.metrics.conflicted()
+            self._drop()
+            self._restart(self.states)
             return
+        except ClusterMismatchError:
+            raise
+        except LAKE_DOWN as error:
+            self._refused("commit", self.refused_commit, error)
+            self._pause(self.states)
+            self.stopped.update(self.states)
+            return
+        self.reporter.committed(
+            self.batch,
+            self.trigger,
+            self.writer.bronze.current_snapshot(),
+            reason=reason,
+            seconds=time.perf_counter() - started,
+            retries=self.refused_commit.failures + self.writer.attempts - 1,
+            watermark=self.writer.watermark.current,
+        )
+        self.refused_commit.succeeded()
+        self._store_group_offsets()
+        batch, self.batch = self.batch, Batch()
+        self.trigger.committed(time.monotonic())
+        self._follow(batch)
+
+    def _follow(self, batch: Batch) -> None:
+        """What comes after a commit: the clean topic, and the tables' maintenance."""
+        reach("between-commits")
+        if self.clean:
+            ends = {number: done.offset for number, done in batch.done.items()}
+            self.clean.publish(self.writer.accepted(batch), batch.begin, ends)
+        if 0 in self.states:
+            self.maintainer.committed(self.writer.bronze)
+            self.maintainer.committed(self.writer.quarantine)
+
+    def _store_group_offsets(self) -> None:
         # Only lag tools read the group's offsets; a failure to store them is no failure of the batch.
-        offsets = [TopicPartition(self.topic, number, done.offset) for number, done in batch.done.items()]
+        offsets = [TopicPartition(self.topic, number, done.offset) for number, done in self.batch.done.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             logger.warning("group offsets not stored: %s", error)
 
-    def _restored(self, partition: int) -> TopicPartition:
-        state = self.writer.restore(partition)
-        self.states[partition] = state or PartitionState(0, BEGINNING_OF_TIME, self.writer.empty_index())
-        return TopicPartition(self.topic, partition, state.offset if state else OFFSET_BEGINNING)
+    def _commit_or_drop(self, reason: str) -> None:
+        """Commit while this worker still may; what the lake refuses now is read again by the partitions' next owner."""
+        if not self.refused_commit.problem:
+            self._commit(reason)
+        if self.batch.done:
+            logger.warning("dropped stream=%s records=%d: they are read again", self.contract.name, self.batch.consumed)
+            self._drop()
+            self._restart(self.states)
 
-    def _seek(self, partitions: list[int]) -> None:
-        for partition in partitions:
-            self.consumer.seek(self._restored(partition))
+    def _drop(self) -> None:
+        self.batch = Batch()
+        self.trigger.dropped()
+        self.refused_commit.succeeded()
+
+    def _refused(self, what: str, retry: Retry, error: Exception) -> None:
+        self.metrics.refused()
+        delay = retry.failed(error, time.monotonic())
+        logger.warning(
+            "refused stream=%s what=%s attempt=%d retry_in=%.0fs error=%s",
+            self.contract.name,
+            what,
+            retry.failures,
+            delay,
+            retry.problem,
+        )
+
+    def _restart(self, partitions: Iterable[int]) -> None:
+        """Forget what is known of partitions and restore them from the table."""
+        again = set(partitions)
+        self._forget(again)
+        self.pending |= again
+        self._pause(again)
+
+    def _pause(self, partitions: Iterable[int]) -> None:
+        self.consumer.pause([TopicPartition(self.topic, number) for number in partitions])
+
+    def _restore_pending(self) -> None:
+        started = time.monotonic()
+        if not self.pending or not self.refused_restore.may_try(started):
+            return
+        for partition in sorted(self.pending):
+            try:
+                state = self.writer.restore(partition)
+                if state is not None:
+                    self._check_position(partition, state.offset)
+            except (ClusterMismatchError, OffsetLostError):
+                raise
+            except (*LAKE_DOWN, KafkaException) as error:
+                self._refused("restore", self.refused_restore, error)
+                return
+            self.states[partition] = state or PartitionState(0, BEGINNING_OF_TIME, self.writer.empty_index())
+            if self.clean:
+                self.clean.assign([partition])
+            self.pending.remove(partition)
+            self.stopped.add(partition)
+            if time.monotonic() - started > RESTORE_SECONDS:
+                break
+        self.refused_restore.succeeded()
+
+    def _check_position(self, partition: int, offset: int) -> None:
+        # Beyond the log's end the client would wait for ever, or start over: in silence either way.
+        place = TopicPartition(self.topic, partition)
+        first, end = self.consumer.get_watermark_offsets(place, timeout=BROKER_SECONDS)
+        check_position(self.contract.table, partition, offset, first, end)
+
+    def _start_stopped(self) -> None:
+        if self.refused_commit.problem:
+            return
+        for partition in sorted(self.stopped):
+            place = TopicPartition(self.topic, partition, self.states[partition].offset or OFFSET_BEGINNING)
+            try:
+                # Also after a mere pause: where Kafka's client thinks it is counts for nothing.
+                self.consumer.seek(place)
+            except KafkaException as error:
+                # A partition can be sought only once the client has taken it up, shortly after its assignment.
+                logger.debug("seek stream=%s partition=%d: %s", self.contract.name, partition, error)
+                continue
+            self.consumer.resume([place])
+            self.stopped.remove(partition)
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        logger.info("assigned stream=%s partitions=%s", self.contract.name, [p.partition for p in partitions])
-        consumer.incremental_assign([self._restored(partition.partition) for partition in partitions])
+        numbers = [partition.partition for partition in partitions]
+        logger.info("assigned stream=%s partitions=%s", self.contract.name, numbers)
+        # Not restored in here: a lake that is down would end the worker, a long rebuild hold up the whole group.
+        consumer.incremental_assign([TopicPartition(self.topic, number, OFFSET_END) for number in numbers])
+        self.assigned = True
+        self._restart(numbers)
         reach("during-rebalance")
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        self._commit()
-        self._forget(partitions)
+        self._commit_or_drop("revoked")
+        self._forget(partition.partition for partition in partitions)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         # The partitions have another owner already: what this worker holds of them would be fenced.
-        self.batch = Batch()
-        self._forget(partitions)
+        self._forget(partition.partition for partition in partitions)
         consumer.incremental_unassign(partitions)
-        for partition in self.states:
-            self.consumer.seek(self._restored(partition))
+        if self.batch.done:
+            self._drop()
+            self._restart(self.states)
 
-    def _forget(self, partitions: list[TopicPartition]) -> None:
+    def _forget(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
-            self.states.pop(partition.partition, None)
+            if self.clean:
+                self.clean.revoke([partition])
+            self.states.pop(partition, None)
+            self.pending.discard(partition)
+            self.stopped.discard(partition)
+
+    def _observe(self) -> None:
+        self.health.not_ready = self._not_ready()
+        now = time.monotonic()
+        if now - self.observed < OBSERVE_SECONDS:
+            return
+        self.observed = now
+        if now - self.checked >= CHECK_SECONDS:
+            self.checked = now
+            # A topic may be created anew under a worker that runs, too.
+            with suppress(KafkaException):
+                for partition in self.states.keys() - self.stopped:
+                    self._check_position(partition, self.states[partition].offset)
+        lag = {partition: self._lag(partition, state.offset) for partition, state in self.states.items()}
+        self.metrics.ready(ready=not self.health.not_ready)
+        self.metrics.observed(
+            assigned=len(self.states),
+            lag={partition: records for partition, records in lag.items() if records is not None},
+            index=sum(len(state.index) for state in self.states.values()),
+            open_partitions=len(self.trigger.partitions),
+            open_rows=self.trigger.rows,
+        )
+        if watermark := self.writer.watermark.current:
+            self.metrics.watermark_delay((self.clock.now() - watermark).total_seconds())
+        self.metrics.unpublished(self.clean.behind() if self.clean else {})
+
+    def _lag(self, partition: int, offset: int) -> int | None:
+        _, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+        return max(high - offset, 0) if high >= 0 else None  # Negative: not known before the first fetch.
+
+    def _not_ready(self) -> str:
+        for what, retry in (("takes no commits", self.refused_commit), ("gives no state", self.refused_restore)):
+            if retry.problem:
+                return f"the lake {what}: {retry.problem}"
+        if not self.assigned:
+            return "no partitions assigned yet"
+        waiting = sorted(self.pending | self.stopped)
+        return f"restoring partitions {waiting}" if waiting else ""
 
 
 def _stream(contracts: dict[str, Contract], name: str) -> Contract:

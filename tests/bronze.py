@@ -8,7 +8,8 @@ from pyiceberg.catalog import Catalog
 
 from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import ensure_stream_tables, load_table
-from freshdata.lake.commits import commit_batch, write_data_files
+from freshdata.lake.commits import commit_batch
+from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 from freshdata.settings import PROJECT
 

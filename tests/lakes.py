@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import bronze_schema, ensure_stream_tables, ensure_table, open_catalog
-from freshdata.lake.commits import commit_batch, write_data_files
+from freshdata.lake.commits import commit_batch
+from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 from freshdata.settings import Settings
 

@@ -26,7 +26,7 @@ LONGEST_REASON = 500
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 # Messages parsed at once. One that is no JSON, or has a value of the wrong type, fails all that are parsed with it:
 # they are tried again in smaller portions, and those that fail again are decoded one by one.
-PORTIONS = (2048, 128)
+PORTIONS = (8192, 512, 64)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 from pydantic import TypeAdapter, ValidationError
 
-from freshdata.contracts.model import Column, Contract, Enrichment, StreamRules
+from freshdata.contracts.model import Column, CommitPolicy, Contract, Enrichment, StreamRules
 from freshdata.errors import ContractError
 
 SUFFIX = ".odcs.yaml"
@@ -29,6 +29,13 @@ PHYSICAL: dict[str, pa.DataType] = {
 }
 DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(\d{1,2})\)")
 LIMITS = {"minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt"}
+COMMIT_COUNTS = {
+    "maxRows": "max_rows",
+    "maxBytes": "max_bytes",
+    "maxOpenPartitions": "max_open_partitions",
+    "minFileRows": "min_file_rows",
+}
+COMMIT_AGES = {"maxAge": "max_age", "maxIdleAge": "max_idle_age"}
 STRING_LIMITS = {"minLength": "min_length", "maxLength": "max_length", "pattern": "pattern"}
 
 
@@ -155,17 +162,48 @@ class _Reader:
             dedupe_window=self.duration("dedupeWindow", "P1D"),
             version_field=self.custom.get("versionField"),
             allowed_lateness=self.duration("allowedLateness", "PT1H"),
+            partition_idle_after=self.duration("partitionIdleAfter", "PT1M"),
             max_future=self.duration("maxFuture", "PT1H"),
             unknown_fields=self.custom.get("unknownFieldPolicy", "quarantine"),
             granularity=self.custom.get("partitionGranularity", "day"),
             tenant_buckets=int(buckets[1]) if buckets else None,
             clustering=tuple(self.custom.get("clusteringColumns") or ()),
+            commit=self.commit_policy(),
+            publish_clean=self.publish_clean(),
+            publish_clean_from=self.custom.get("publishCleanFrom", "beginning"),
             freshness=self.sla("freshness"),
             idle_after=self.duration("tenantIdleAfter", "P7D"),
             enrichments=tuple(Enrichment(**item) for item in self.custom.get("enrichments") or ()),
         )
         self.check(rules, columns)
         return rules
+
+    def commit_policy(self) -> CommitPolicy:
+        given = self.custom.get("commitPolicy") or {}
+        if not isinstance(given, dict) or not given.keys() <= COMMIT_COUNTS.keys() | COMMIT_AGES.keys():
+            raise self.error(
+                f"commitPolicy is {given!r}.", f"Use only {', '.join([*COMMIT_COUNTS, *COMMIT_AGES])}: {{NAME: VALUE}}."
+            )
+        counts: dict[str, Any] = {ours: given[theirs] for theirs, ours in COMMIT_COUNTS.items() if theirs in given}
+        for theirs, ours in COMMIT_COUNTS.items():
+            # Not isinstance: YAML's `true` would pass as the number 1.
+            if ours in counts and (type(counts[ours]) is not int or counts[ours] < 1):
+                raise self.error(f"commitPolicy.{theirs} is {counts[ours]!r}.", "Write a whole number above 0.")
+        ages: dict[str, Any] = {
+            ours: self.parse_duration(f"commitPolicy.{theirs}", given[theirs])
+            for theirs, ours in COMMIT_AGES.items()
+            if theirs in given
+        }
+        if "max_age" in ages:
+            # Whoever allows every event a minute allows it to the small commits too.
+            ages = {"max_idle_age": max(ages["max_age"], CommitPolicy.max_idle_age)} | ages
+        policy = CommitPolicy(**counts, **ages)
+        if not timedelta(0) < policy.max_age <= policy.max_idle_age:
+            raise self.error(
+                "commitPolicy.maxAge must be above zero and at most maxIdleAge.",
+                "Raise maxIdleAge, or lower maxAge (ISO 8601 durations such as PT2S).",
+            )
+        return policy
 
     def check(self, rules: StreamRules, columns: dict[str, Column]) -> None:
         dated = () if rules.derives_event_date else (rules.event_date_field,)
@@ -192,6 +230,15 @@ class _Reader:
                 "unknownFieldPolicy or partitionGranularity has an unknown value.",
                 "Use quarantine|ignore and day|hour.",
             )
+
+    def publish_clean(self) -> bool:
+        value = self.custom.get("publishClean", False)
+        start = self.custom.get("publishCleanFrom", "beginning")
+        if not isinstance(value, bool) or start not in ("beginning", "now"):
+            raise self.error(
+                f"publishClean is {value!r}, publishCleanFrom is {start!r}.", "Use true|false and beginning|now."
+            )
+        return value
 
     def duration(self, name: str, default: str) -> timedelta:
         return self.parse_duration(name, self.custom.get(name, default))

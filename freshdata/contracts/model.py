@@ -47,6 +47,29 @@ class Enrichment:
 
 
 @dataclass(frozen=True)
+class CommitPolicy:
+    """When a worker commits what it holds: at the first limit that is reached.
+
+    Attributes:
+        max_rows: Rows of a commit.
+        max_bytes: Bytes of a commit's decoded events in memory.
+        max_open_partitions: Table partitions of a commit: each is at least one data file.
+        max_age: How long the oldest event of a commit may wait.
+        min_file_rows: A commit with fewer rows for each open partition is a small one. Small commits that follow one
+            another wait twice as long each time, so that a trickle of events is no stream of tiny files.
+        max_idle_age: How long an event of a small commit may wait at most, and one that is read while the worker works
+            off a backlog.
+    """
+
+    max_rows: int = 250_000
+    max_bytes: int = 128 * 1024 * 1024
+    max_open_partitions: int = 5_000
+    max_age: timedelta = timedelta(seconds=2)
+    min_file_rows: int = 100
+    max_idle_age: timedelta = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
 class StreamRules:
     """How a stream's events are keyed, timed, deduplicated and laid out.
 
@@ -61,11 +84,15 @@ class StreamRules:
         dedupe_window: How long (event time) a key is remembered.
         version_field: Column that orders versions of one key, or None when events are never corrected.
         allowed_lateness: How far behind the newest event time an event may be before it is flagged late.
+        partition_idle_after: A Kafka partition without a record for this long no longer holds back the watermark.
         max_future: How far ahead of its Kafka timestamp an event time may be before the event is refused.
         unknown_fields: What happens to an event that carries fields the contract does not name.
         granularity: Bronze partition granularity of the ingestion time.
         tenant_buckets: Number of hash buckets for the tenant partition; None partitions by the tenant itself.
         clustering: Columns that rows of a file are sorted by, before event time.
+        commit: When a worker commits what it holds.
+        publish_clean: Whether accepted events are also published, each once, to ``<topic>.clean``.
+        publish_clean_from: Where that begins when it is switched on for a table that has rows.
         freshness: SLA: the newest event of each tenant may be this old.
         idle_after: A tenant silent for longer counts as idle, not as late.
         enrichments: Lookup columns the worker adds.
@@ -81,11 +108,15 @@ class StreamRules:
     dedupe_window: timedelta
     version_field: str | None
     allowed_lateness: timedelta
+    partition_idle_after: timedelta
     max_future: timedelta
     unknown_fields: UnknownFields
     granularity: Literal["day", "hour"]
     tenant_buckets: int | None
     clustering: tuple[str, ...]
+    commit: CommitPolicy
+    publish_clean: bool
+    publish_clean_from: Literal["beginning", "now"]
     freshness: timedelta
     idle_after: timedelta
     enrichments: tuple[Enrichment, ...]

@@ -26,7 +26,7 @@ TABLE_PROPERTIES = {
     # A blind retry lets a fenced worker's rows land behind its successor's: PyIceberg's default of 4 does.
     "commit.retry.num-retries": "0",
     "write.metadata.delete-after-commit.enabled": "true",
-    "write.metadata.previous-versions-max": "50",
+    "write.metadata.previous-versions-max": "10",
 }
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 QUARANTINE_SCHEMA = pa.schema(

@@ -89,6 +89,10 @@ def new_rows(
         until: The last snapshot to read; None reads up to the current one.
     """
     selected = columns or ("*",)
+    head = table.current_snapshot()
+    if after is not None and after == (until or (head.snapshot_id if head else None)):
+        # PyIceberg refuses an interval without a snapshot in it.
+        return table.schema().as_arrow().empty_table().select(columns or table.schema().column_names).to_reader()
     if after is None or not is_ancestor(table, after):
         return table.scan(selected_fields=selected, snapshot_id=until).to_arrow_batch_reader()
     return table.incremental_append_scan(

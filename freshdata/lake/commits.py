@@ -5,18 +5,20 @@ got there first and the batch is dropped: a worker that was presumed dead can ne
 append blindly, so it is switched off (table property), and every retry here refreshes and checks the fence again.
 An ambiguous answer (an error after the catalog did commit) is resolved the same way: refresh and look for this
 commit's id.
+
+A commit never waits for maintenance, and maintenance never takes a file from under it: see
+:mod:`freshdata.lake.orphans` for the part that :data:`LONGEST_COMMIT` has in that.
 """
 
 import time
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 
-import pyarrow as pa
-from pyiceberg.io.pyarrow import _dataframe_to_data_files
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.table import Table
 
-from freshdata.errors import ClusterMismatchError, FencedError, LakeError
+from freshdata.errors import ClusterMismatchError, FencedError, FreshDataError, LakeError
 from freshdata.lake.progress import (
     PROGRESS_PROPERTY,
     Progress,
@@ -24,23 +26,15 @@ from freshdata.lake.progress import (
     read_progress,
     summary_property,
 )
+from freshdata.lake.snapshots import SnapshotWriter
 
 COMMIT_ID_PROPERTY = "freshdata.commit-id"
+# A worker that was stopped for longer than this between writing a batch's files and committing them may find that
+# maintenance has removed them.
+LONGEST_COMMIT = timedelta(hours=1)
 ATTEMPTS = 20
 FIRST_DELAY_SECONDS = 0.02
 LONGEST_DELAY_SECONDS = 2.0
-
-
-def write_data_files(table: Table, rows: pa.Table) -> list[DataFile]:
-    """Write rows as the table's data files, without committing them.
-
-    Args:
-        table: The table; the files follow its partition spec.
-        rows: Rows with the table's columns, sorted as they shall be stored.
-    """
-    if rows.num_rows == 0:
-        return []
-    return list(_dataframe_to_data_files(table_metadata=table.metadata, df=rows, io=table.io))
 
 
 def commit_batch(
@@ -49,18 +43,20 @@ def commit_batch(
     begin: dict[int, int],
     batch: Progress,
     *,
-    properties: dict[str, str] | None = None,
+    properties: Callable[[Progress], dict[str, str]] = lambda _: {},
+    written_at: float | None = None,
     before_commit: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Append files and advance the offsets in one snapshot, or raise without a trace.
 
     Args:
         table: The table; refreshed in place.
-        files: Files of :func:`write_data_files`.
+        files: Files of :func:`~freshdata.lake.files.write_data_files`.
         begin: Kafka partition to the offset at which the batch began; a partition is not checked when the table has
             never seen it.
         batch: What the batch consumed: for each partition its next offset and its counts.
-        properties: Further snapshot summary properties.
+        properties: Further snapshot summary properties, from the progress after the commit.
+        written_at: When the writing of the files began, in seconds since the epoch; now when None.
         before_commit: Called just before each attempt (fault injection in tests).
 
     Returns:
@@ -69,23 +65,28 @@ def commit_batch(
     Raises:
         FencedError: another writer has moved a partition's offset.
         ClusterMismatchError: the table's offsets belong to another Kafka cluster.
-        LakeError: the catalog kept refusing.
+        LakeError: the catalog kept failing, or the files were written too long ago.
     """
+    written_at = written_at or time.time()
     commit_id = uuid.uuid4().hex
     delay = FIRST_DELAY_SECONDS
     failure: Exception | None = None
+    writer: SnapshotWriter | None = None
+    manifests: list[ManifestFile] = []
     for _ in range(ATTEMPTS):
-        table.refresh()
-        if failure is not None and _committed(table, commit_id):
-            return _progress(table, batch)
-        merged = _fenced(table, begin, batch).merged(batch.partitions)
-        before_commit()
         try:
-            with table.transaction() as transaction:
-                summary = {PROGRESS_PROPERTY: merged.to_json(), COMMIT_ID_PROPERTY: commit_id} | (properties or {})
-                with transaction.update_snapshot(snapshot_properties=summary).fast_append() as append:
-                    for file in files:
-                        append.append_data_file(file)
+            table.refresh()
+            if failure is not None and _committed(table, commit_id):
+                return _progress(table, batch)
+            merged = _fenced(table, begin, batch).merged(batch.partitions)
+            _check_age(table, written_at)
+            before_commit()
+            writer = writer or SnapshotWriter(table)
+            manifests = manifests or ([writer.added(files)] if files else [])
+            summary = {PROGRESS_PROPERTY: merged.to_json(), COMMIT_ID_PROPERTY: commit_id} | properties(merged)
+            writer.append(manifests, files, summary)
+        except FreshDataError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever the catalog answered, only the table tells what happened.
             failure = error
         else:
@@ -118,6 +119,16 @@ def _fenced(table: Table, begin: dict[int, int], batch: Progress) -> Progress:
         if found is not None and found.offset != expected:
             raise FencedError(".".join(table.name()), partition, expected, found.offset)
     return recorded
+
+
+def _check_age(table: Table, written_at: float) -> None:
+    age = time.time() - written_at
+    if age > LONGEST_COMMIT.total_seconds():
+        raise LakeError(
+            ".".join(table.name()),
+            f"a batch was to be committed {age:.0f} s after its files were written; they may have been removed by now.",
+            remedy="Start the worker again: the batch is read again from Kafka.",
+        )
 
 
 def _progress(table: Table, batch: Progress) -> Progress:

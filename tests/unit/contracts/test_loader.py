@@ -6,10 +6,14 @@ import pyarrow as pa
 import pytest
 
 from freshdata.contracts import load_contract, load_contracts
+from freshdata.contracts.model import CommitPolicy
 from freshdata.errors import ContractError
 from freshdata.settings import PROJECT
 
 FLIGHTS = (PROJECT / "contracts" / "flight_events.odcs.yaml").read_text()
+
+
+TENANTS = "{property: tenantPartition, value: tenant}"
 
 
 def edited(tmp_path, old, new):
@@ -44,6 +48,15 @@ def test_everything_is_derived_from_the_contract(contracts):
         ("value: P14D}", "value: two weeks}", "ISO 8601"),
         ("value: quarantine}", "value: shrug}", "unknown value"),
         ("{property: tenantPartition, value: tenant}", "{property: tenantPartition, value: random}", "bucket(N)"),
+        (TENANTS, "{property: commitPolicy, value: {rows: 5}}", "Use only maxRows, maxBytes"),
+        (TENANTS, "{property: commitPolicy, value: often}", "commitPolicy is 'often'"),
+        (TENANTS, "{property: commitPolicy, value: {maxRows: 0}}", "above 0"),
+        (TENANTS, "{property: commitPolicy, value: {maxRows: true}}", "above 0"),
+        (TENANTS, "{property: commitPolicy, value: {maxBytes: 1.5}}", "above 0"),
+        (TENANTS, "{property: commitPolicy, value: {maxAge: 2 seconds}}", "ISO 8601"),
+        (TENANTS, "{property: commitPolicy, value: {maxAge: PT0S}}", "above zero"),
+        (TENANTS, "{property: commitPolicy, value: {maxAge: PT5S, maxIdleAge: PT1S}}", "at most maxIdleAge"),
+        (TENANTS, "{property: partitionIdleAfter, value: soon}", "ISO 8601"),
         ("property: freshness, value: 48, unit: h", "property: freshness, value: 48, unit: moons", "unit"),
         ("primaryKey: true", "primaryKey: false", "primary key"),
         ("schema:", "schemas:", "cannot be read"),
@@ -75,3 +88,17 @@ def test_a_stream_without_a_date_field_gets_the_date_of_its_event_time(tmp_path)
     contract = load_contract(edited(tmp_path, "      - {property: eventDateField, value: flight_date}\n", ""))
     assert contract.rules.derives_event_date
     assert contract.rules.event_date_field == "event_date"
+
+
+def test_a_stream_says_when_its_worker_commits_and_the_rest_has_defaults(tmp_path):
+    given = "{maxRows: 9, maxBytes: 8, maxOpenPartitions: 7, minFileRows: 6, maxAge: PT5S, maxIdleAge: PT1M}"
+    rules = load_contract(edited(tmp_path, TENANTS, f"{{property: commitPolicy, value: {given}}}")).rules
+    assert rules.commit == CommitPolicy(9, 8, 7, timedelta(seconds=5), 6, timedelta(minutes=1))
+    assert rules.partition_idle_after == timedelta(minutes=1)
+    rules = load_contract(edited(tmp_path, TENANTS, "{property: commitPolicy, value: {maxRows: 9}}")).rules
+    assert rules.commit == CommitPolicy(max_rows=9)
+
+
+def test_a_long_age_is_the_age_of_small_commits_too(tmp_path):
+    rules = load_contract(edited(tmp_path, TENANTS, "{property: commitPolicy, value: {maxAge: PT1M}}")).rules
+    assert rules.commit.max_idle_age == timedelta(minutes=1)

@@ -1,11 +1,15 @@
 """The fence: what a commit refuses, what it merges, and how an ambiguous answer is resolved."""
 
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
 import pytest
 from pyiceberg.exceptions import CommitFailedException
 
 from freshdata.errors import ClusterMismatchError, FencedError, LakeError
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.commits import commit_batch
+from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 
 
@@ -82,6 +86,43 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(table, monkeypatch):
     progress = commit_batch(table, [], {0: 0}, batch(0, 5, consumed=5))
     assert progress.partitions[0].consumed == 5
     assert len(table.refresh().snapshots()) == 1
+
+
+def test_a_catalog_that_cannot_be_read_for_a_moment_costs_no_batch(table, monkeypatch):
+    real = table.catalog.load_table
+    broken = iter([True])
+
+    def load(*arguments):
+        if next(broken, False):
+            raise ConnectionError("the catalog restarts")
+        return real(*arguments)
+
+    monkeypatch.setattr(table.catalog, "load_table", load)
+    assert commit_batch(table, [], {0: 0}, batch(0, 5, consumed=5)).partitions[0].consumed == 5
+    assert len(table.refresh().snapshots()) == 1
+
+
+def test_the_files_of_a_retried_commit_are_in_the_table_once(table, instance):
+    other = open_catalog(instance).load_table("quarantine.flight_events")
+    rivals = iter([True, True])
+    row = {name: b"" if name == "payload" else 1 for name in ("partition", "offset", "payload")} | {
+        "topic": "t", "reason": "r", "contract_version": "1",
+        "ingested_at": datetime(2013, 1, 1, tzinfo=UTC), "ingestion_date": date(2013, 1, 1),
+    }  # fmt: skip
+    files = write_data_files(table, pa.Table.from_pylist([row], schema=table.schema().as_arrow()))
+
+    def rival():
+        if next(rivals, False):
+            commit_batch(
+                other,
+                [],
+                {1: read_progress(other).partitions[1].offset if other.snapshots() else 0},
+                batch(1, len(other.snapshots()) + 1),
+            )
+
+    commit_batch(table, files, {0: 0}, batch(0, 1, consumed=1), before_commit=rival)
+    assert table.scan().to_arrow().num_rows == 1
+    assert len(table.snapshots()) == 3
 
 
 def test_a_catalog_that_keeps_refusing_is_an_error_with_a_remedy(table, monkeypatch):

@@ -1,0 +1,1 @@
+"""Whether a commit costs the same after ten thousand others."""

@@ -1,0 +1,107 @@
+"""What a worker says of each commit: its metrics, one line in the log, and a warning where files get too many."""
+
+import logging
+from datetime import datetime
+
+import pyarrow as pa
+from pyiceberg.table.snapshots import Snapshot
+
+from freshdata.clock import Clock
+from freshdata.contracts import Contract
+from freshdata.lake.progress import summary_property
+from stream_workers.batch import Batch
+from stream_workers.metrics import Metrics
+from stream_workers.policy import CommitTrigger
+
+MANY_FILES = 32  # Data files a commit.
+
+logger = logging.getLogger(__name__)
+
+
+class CommitReporter:
+    """Reports the commits of one worker.
+
+    Attributes:
+        contract: The stream's contract.
+        metrics: The worker's metrics.
+        clock: The instance's clock: how fresh events are is measured against it.
+    """
+
+    def __init__(self, contract: Contract, metrics: Metrics, clock: Clock) -> None:
+        self.contract = contract
+        self.metrics = metrics
+        self.clock = clock
+        self._warned = False
+
+    def committed(
+        self,
+        batch: Batch,
+        trigger: CommitTrigger,
+        snapshot: Snapshot | None,
+        *,
+        reason: str,
+        seconds: float,
+        retries: int,
+        watermark: datetime | None,
+    ) -> None:
+        """Report a commit.
+
+        Args:
+            batch: What was committed.
+            trigger: What made it due.
+            snapshot: The table's snapshot that the commit made.
+            reason: Why it was due.
+            seconds: Duration of the commit.
+            retries: Attempts beyond the first.
+            watermark: The stream's watermark by now.
+        """
+        done = batch.done.values()
+        files, size = (
+            int(summary_property(snapshot, name) or 0) if snapshot else 0
+            for name in ("added-data-files", "added-files-size")
+        )
+        self.metrics.committed(
+            done,
+            _ingested_at(batch),
+            reason=reason,
+            seconds=seconds,
+            now=self.clock.now().timestamp(),
+            files=files,
+            size=size,
+            retries=retries,
+        )
+        logger.info(
+            "commit stream=%s reason=%s seconds=%.3f records=%d accepted=%d duplicates=%d rejected=%d late=%d "
+            "open_partitions=%d files=%d bytes=%d watermark=%s snapshot=%s offsets=%s",
+            self.contract.name,
+            reason,
+            seconds,
+            batch.consumed,
+            sum(part.accepted for part in done),
+            sum(part.duplicates for part in done),
+            sum(part.rejected for part in done),
+            sum(part.late for part in done),
+            len(trigger.partitions),
+            files,
+            size,
+            watermark.isoformat() if watermark else None,
+            snapshot.snapshot_id if snapshot else None,
+            ",".join(f"{number}:{part.offset}" for number, part in sorted(batch.done.items())),
+        )
+        if not self.contract.rules.tenant_buckets and trigger.tenants > MANY_FILES and not self._warned:
+            self._warned = True
+            logger.warning(
+                "many files stream=%s: one commit made files for %d tenants, and small files make every reader slow. "
+                "Set tenantPartition: bucket(%d) in the contract of a new stream; a table keeps the partitioning it "
+                "was created with.",
+                self.contract.name,
+                trigger.tenants,
+                MANY_FILES,
+            )
+
+
+def _ingested_at(batch: Batch) -> list[pa.ChunkedArray]:
+    return [
+        table["_ingested_at"].filter(pa.array(admitted))
+        for table, admitted in zip(batch.rows, batch.admitted, strict=True)
+    ]

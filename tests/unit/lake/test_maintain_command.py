@@ -1,0 +1,45 @@
+"""``freshdata maintain`` says what it did to each table."""
+
+import json
+from datetime import date
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from freshdata.cli.maintain import maintain
+from freshdata.errors import LakeError
+from tests.lakes import departures, ingest
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(maintain)
+
+
+@pytest.fixture(autouse=True)
+def _home(instance, monkeypatch):
+    monkeypatch.setenv("FRESHDATA_HOME", str(instance.home))
+
+
+def test_all_tables_are_maintained(instance):
+    for _ in range(11):
+        ingest(instance, "weather", [])
+    ingest(instance, "flight_events", departures(date(2013, 1, 1)))
+    result = CliRunner().invoke(app, ["--json"])
+    done = {outcome["table"]: outcome for outcome in json.loads(result.stdout)}
+    assert list(done) == ["bronze.flight_events", "bronze.weather", "quarantine.flight_events", "quarantine.weather"]
+    assert (done["bronze.flight_events"]["snapshots"], done["bronze.flight_events"]["expired"]) == (1, 0)
+    assert done["bronze.weather"]["snapshots"] == 11
+
+
+def test_one_table_is_shown_in_a_table(instance):
+    ingest(instance, "flight_events", departures(date(2013, 1, 1)))
+    result = CliRunner().invoke(app, ["bronze.flight_events"])
+    assert result.exit_code == 0
+    assert "bronze.flight_events" in result.stdout
+    assert "snapshots expired" in result.stdout
+
+
+def test_an_unknown_table_is_an_error_with_a_remedy():
+    error = CliRunner().invoke(app, ["bronze.nothing"]).exception
+    assert isinstance(error, LakeError)
+    assert error.remedy
