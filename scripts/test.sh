@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The recipe of `make test`: lint, types, then every test. The chaos tests mostly wait (for a session to time out, for a
-# broker to come back), so they run beside the others.
+# The recipe of `make test`: lint, types, then every test. Those that kill workers mostly wait (for a session to time out,
+# for a broker to come back), so they run beside the others.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,13 +12,15 @@ if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get 
 fi
 make lint
 make types
+# Two runs of about one length, each with a broker of its own.
+beside=(tests/chaos tests/integration/test_replay.py tests/integration/test_clean_topic.py)
 log=$(mktemp)
-.venv/bin/python -m pytest tests/chaos >"$log" 2>&1 &
-chaos=$!
-trap 'kill "$chaos" 2>/dev/null || true; wait "$chaos" 2>/dev/null || true; rm -f "$log"' EXIT
+.venv/bin/python -m pytest "${beside[@]}" >"$log" 2>&1 &
+second=$!
+trap 'kill "$second" 2>/dev/null || true; wait "$second" 2>/dev/null || true; rm -f "$log"' EXIT
 failed=0
-.venv/bin/python -m pytest tests --ignore tests/chaos || failed=$?
-echo "▸ the chaos tests, which ran meanwhile"
-wait "$chaos" || failed=$?
+.venv/bin/python -m pytest tests "${beside[@]/#/--ignore=}" || failed=$?
+echo "▸ what ran beside it: ${beside[*]}"
+wait "$second" || failed=$?
 cat "$log"
 exit "$failed"

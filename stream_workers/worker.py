@@ -6,6 +6,8 @@ stays a member of its group. ``/readyz`` and the log say why.
 """
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -41,6 +43,7 @@ RESTORE_SECONDS = 30.0  # Then Kafka is polled again, or a worker of many partit
 OBSERVE_SECONDS = 1.0
 CHECK_SECONDS = 30.0
 BROKER_SECONDS = 10.0
+CLOSE_SECONDS = 10.0
 CONSUMER_CONFIG = {
     "partition.assignment.strategy": "cooperative-sticky",
     "queued.max.messages.kbytes": 65_536,
@@ -115,6 +118,8 @@ class Worker:
         server = MetricsServer(self.settings, self.contract.name, self.metrics, self.health)
         logger.info("serving stream=%s metrics=http://127.0.0.1:%d/metrics", self.contract.name, server.port)
         tune_process()
+        leave = threading.Timer(CLOSE_SECONDS, os._exit, [0])
+        leave.daemon = True
         try:
             self.consumer.subscribe(
                 [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -123,11 +128,14 @@ class Worker:
                 while not self.stopping:
                     self._poll()
                 self._commit_or_drop("stop")
+                # Closing waits for the broker, for minutes if that is gone. What counts is in the table by now.
+                leave.start()
         finally:
             if self.clean:
                 self.clean.close()
             self.maintainer.close()
             server.close()
+            leave.cancel()
 
     def _poll(self) -> None:
         self.health.polled()
