@@ -275,22 +275,25 @@ class Worker:
             return
         for partition in sorted(self.pending):
             try:
-                state = self.writer.restore(partition)
-                if state is not None:
-                    self._check_position(partition, state.offset)
+                self._restore(partition)
             except (ClusterMismatchError, OffsetLostError):
                 raise
             except (*LAKE_DOWN, KafkaException) as error:
                 self._refused("restore", self.refused_restore, error)
                 return
-            self.states[partition] = state or PartitionState(0, BEGINNING_OF_TIME, self.writer.empty_index())
-            if self.clean:
-                self.clean.assign([partition])
             self.pending.remove(partition)
             self.stopped.add(partition)
             if time.monotonic() - started > RESTORE_SECONDS:
                 break
         self.refused_restore.succeeded()
+
+    def _restore(self, partition: int) -> None:
+        state = self.writer.restore(partition)
+        if state is not None:
+            self._check_position(partition, state.offset)
+        self.states[partition] = state or PartitionState(0, BEGINNING_OF_TIME, self.writer.empty_index())
+        if self.clean:
+            self.clean.assign([partition])
 
     def _check_position(self, partition: int, offset: int) -> None:
         # Beyond the log's end the client would wait for ever, or start over: in silence either way.
@@ -316,10 +319,23 @@ class Worker:
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
         logger.info("assigned stream=%s partitions=%s", self.contract.name, numbers)
-        # Not restored in here: a lake that is down would end the worker, a long rebuild hold up the whole group.
-        consumer.incremental_assign([TopicPartition(self.topic, number, OFFSET_END) for number in numbers])
+        self._forget(numbers)
+        started = time.monotonic()
+        places = []
+        for number in numbers:
+            # What takes long would hold up the whole group, and what fails would end the worker: that waits for the
+            # loop. A partition that begins at its place need not be sent there, which can block the client.
+            if time.monotonic() - started < RESTORE_SECONDS and not self.refused_restore.problem:
+                try:
+                    self._restore(number)
+                except (*LAKE_DOWN, KafkaException) as error:
+                    self._refused("restore", self.refused_restore, error)
+            offset = (self.states[number].offset or OFFSET_BEGINNING) if number in self.states else OFFSET_END
+            places.append(TopicPartition(self.topic, number, offset))
+        consumer.incremental_assign(places)
         self.assigned = True
-        self._restart(numbers)
+        self.pending |= set(numbers) - self.states.keys()
+        self._pause(set(numbers) & self.pending)
         reach("during-rebalance")
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
