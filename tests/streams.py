@@ -91,7 +91,7 @@ def worker(settings: Settings, environment: dict[str, str], **extra: str) -> Ite
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "stream_workers", "flight_events"],
-            env={**environment, **extra},
+            env={**environment, "PYTHONFAULTHANDLER": "1", **extra},
             stdout=output,
             stderr=output,
         )
@@ -99,7 +99,12 @@ def worker(settings: Settings, environment: dict[str, str], **extra: str) -> Ite
         yield process
         process.terminate()
         # A worker that is still importing its libraries dies by the signal; a running one commits and ends.
-        assert process.wait(30) in (0, -signal.SIGTERM, -signal.SIGKILL)
+        try:
+            assert process.wait(30) in (0, -signal.SIGTERM, -signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # It says on which line each thread hangs.
+            process.wait(30)
+            raise AssertionError(f"the worker did not end\n{log.read_text()[-9000:]}") from None
     finally:
         if process.poll() is None:
             process.kill()
