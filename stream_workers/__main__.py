@@ -1,12 +1,17 @@
 """``python -m stream_workers STREAM``: run one worker until SIGTERM."""
 
+import faulthandler
 import logging
 import signal
 import sys
 
 from freshdata.errors import FreshDataError
 from freshdata.settings import load_settings
-from stream_workers.worker import LAKE_DOWN, Worker
+from stream_workers.policy import LAKE_DOWN
+from stream_workers.worker import Worker
+
+# A supervisor waits for 30 s before it kills. To be killed is no harm: what was not committed is read again.
+STOP_SECONDS = 25.0
 
 
 def main(arguments: list[str]) -> int:
@@ -28,8 +33,14 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("pyiceberg.catalog").setLevel(logging.ERROR)
     try:
         worker = Worker(load_settings(), arguments[0])
+
+        def stop(*_: object) -> None:
+            worker.stop()
+            # From here to the process's end. It does not need the interpreter's lock, and says where each thread hangs.
+            faulthandler.dump_traceback_later(STOP_SECONDS, exit=True)
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: worker.stop())
+            signal.signal(number, stop)
         worker.run()
     except FreshDataError as error:
         sys.stderr.write(f"{error}\n")

@@ -8,14 +8,20 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.exceptions import NoSuchTableError, RESTError
 from pyiceberg.transforms import BucketTransform
 from pyiceberg.types import StringType
+from sqlalchemy.exc import SQLAlchemyError
 
 from freshdata.contracts.model import StreamRules
+from freshdata.errors import LakeError
 from stream_workers.batch import Batch
 
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 30.0
+# What a catalog or a warehouse that is down, slow or full raises; requests' errors are OSErrors, and a table is missing
+# while another takes its place. Anything else is a mistake in this program, which no waiting mends.
+LAKE_DOWN = (LakeError, OSError, RESTError, SQLAlchemyError, NoSuchTableError)
 Reason = Literal["rows", "bytes", "partitions", "age"]
 
 

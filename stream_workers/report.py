@@ -1,6 +1,7 @@
 """What a worker says of each commit: its metrics, one line in the log, and a warning where files get too many."""
 
 import logging
+import time
 from datetime import datetime
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from freshdata.contracts import Contract
 from freshdata.lake.progress import summary_property
 from stream_workers.batch import Batch
 from stream_workers.metrics import Metrics
-from stream_workers.policy import CommitTrigger
+from stream_workers.policy import CommitTrigger, Retry
 
 MANY_FILES = 32  # Data files a commit.
 
@@ -98,6 +99,25 @@ class CommitReporter:
                 trigger.tenants,
                 MANY_FILES,
             )
+
+    def refused(self, what: str, retry: Retry, error: Exception) -> None:
+        """Report that the lake refused something, and note when to try again.
+
+        Args:
+            what: What it refused: a ``commit`` or a ``restore``.
+            retry: Its failures so far.
+            error: The failure.
+        """
+        self.metrics.refused()
+        delay = retry.failed(error, time.monotonic())
+        logger.warning(
+            "refused stream=%s what=%s attempt=%d retry_in=%.0fs error=%s",
+            self.contract.name,
+            what,
+            retry.failures,
+            delay,
+            retry.problem,
+        )
 
 
 def _ingested_at(batch: Batch) -> list[pa.ChunkedArray]:

@@ -9,40 +9,34 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
-from pyiceberg.exceptions import NoSuchTableError, RESTError
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from quixstreams import Application
 from quixstreams.kafka import ConnectionConfig
-from sqlalchemy.exc import SQLAlchemyError
 
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
-from freshdata.errors import ClusterMismatchError, ContractError, FencedError, LakeError, OffsetLostError
+from freshdata.errors import ClusterMismatchError, ContractError, FencedError
 from freshdata.lake.catalog import open_catalog
-from freshdata.replay import check_position
 from freshdata.services.kafka import client_config, cluster_id, ensure_topics
 from freshdata.settings import Settings
-from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
+from stream_workers.assignment import Assignment
+from stream_workers.batch import Batch
 from stream_workers.bronze import BronzeWriter
 from stream_workers.clean import CleanPublisher
 from stream_workers.faults import reach
 from stream_workers.maintainer import Maintainer
 from stream_workers.metrics import Health, Metrics, MetricsServer
-from stream_workers.policy import CommitTrigger, Retry
+from stream_workers.policy import LAKE_DOWN, CommitTrigger, Retry
 from stream_workers.report import CommitReporter
 from stream_workers.tuning import tune_process
 
 MESSAGES_PER_POLL = 10000
 BYTES_PER_POLL = 64 * 1024 * 1024
 POLL_SECONDS = 0.2
-RESTORE_SECONDS = 30.0  # Then Kafka is polled again, or a worker of many partitions is thrown out while it restores.
 OBSERVE_SECONDS = 1.0
 CHECK_SECONDS = 30.0
-BROKER_SECONDS = 10.0
 CLOSE_SECONDS = 10.0
 CONSUMER_CONFIG = {
     "partition.assignment.strategy": "cooperative-sticky",
@@ -54,10 +48,6 @@ CONSUMER_CONFIG = {
     "heartbeat.interval.ms": 2_000,
     "max.poll.interval.ms": 300_000,
 }
-# What a catalog or a warehouse that is down, slow or full raises; requests' errors are OSErrors, and a table is missing
-# while another takes its place. Anything else is a mistake in this program, which no waiting mends.
-LAKE_DOWN = (LakeError, OSError, RESTError, SQLAlchemyError, NoSuchTableError)
-
 logger = logging.getLogger(__name__)
 
 
@@ -79,13 +69,8 @@ class Worker:
         self.clock = instance_clock(settings.home)
         self.metrics = Metrics(stream)
         self.reporter = CommitReporter(self.contract, self.metrics, self.clock)
-        # A partition is pending until its state is restored, then stopped until Kafka's client has been sent to its
-        # offset. Of a partition in either set nothing is processed.
-        self.states: dict[int, PartitionState] = {}
-        self.pending: set[int] = set()
-        self.stopped: set[int] = set()
-        self.refused_restore, self.refused_commit = Retry(), Retry()
-        self.assigned = self.stopping = False
+        self.refused_commit = Retry()
+        self.stopping = False
         self.poll_size = MESSAGES_PER_POLL
         self.observed = self.checked = 0.0
         member = {"group.instance.id": settings.worker_id} if settings.worker_id else {}
@@ -102,6 +87,7 @@ class Worker:
             loglevel=None,
         )
         self.consumer = application.get_consumer(auto_commit_enable=False)
+        self.owned = Assignment(self.consumer, self.topic, self.writer, self.clean, self.reporter)
 
     def stop(self) -> None:
         """Ask the loop to commit what it holds and end."""
@@ -139,8 +125,9 @@ class Worker:
 
     def _poll(self) -> None:
         self.health.polled()
-        self._restore_pending()
-        self._start_stopped()
+        self.owned.restore_pending()
+        if not self.refused_commit.problem:
+            self.owned.proceed()
         asked = self.poll_size
         taken = self.consumer.consume(asked, POLL_SECONDS)
         if self.clean:
@@ -164,9 +151,7 @@ class Worker:
 
     def _process(self, messages: list[Any]) -> None:
         started = time.perf_counter()
-        # A message of a partition that was just fenced, paused or revoked may still be in flight: it is left out.
-        running = {number: state for number, state in self.states.items() if number not in self.stopped}
-        self.writer.processor(messages, running, self.batch)
+        self.writer.processor(messages, self.owned.running, self.batch)
         if not self.batch.done:
             return
         self.metrics.processed(time.perf_counter() - started)
@@ -191,14 +176,13 @@ class Worker:
             logger.warning("fenced stream=%s partition=%d, restoring", self.contract.name, error.partition)
             self.metrics.conflicted()
             self._drop()
-            self._restart(self.states)
+            self.owned.restart()
             return
         except ClusterMismatchError:
             raise
         except LAKE_DOWN as error:
-            self._refused("commit", self.refused_commit, error)
-            self._pause(self.states)
-            self.stopped.update(self.states)
+            self.reporter.refused("commit", self.refused_commit, error)
+            self.owned.hold()
             return
         self.reporter.committed(
             self.batch,
@@ -221,7 +205,7 @@ class Worker:
         if self.clean:
             ends = {number: done.offset for number, done in batch.done.items()}
             self.clean.publish(self.writer.accepted(batch), batch.begin, ends)
-        if 0 in self.states:
+        if 0 in self.owned.states:
             self.maintainer.committed(self.writer.bronze)
             self.maintainer.committed(self.writer.quarantine)
 
@@ -240,124 +224,32 @@ class Worker:
         if self.batch.done:
             logger.warning("dropped stream=%s records=%d: they are read again", self.contract.name, self.batch.consumed)
             self._drop()
-            self._restart(self.states)
+            self.owned.restart()
 
     def _drop(self) -> None:
         self.batch = Batch()
         self.trigger.dropped()
         self.refused_commit.succeeded()
 
-    def _refused(self, what: str, retry: Retry, error: Exception) -> None:
-        self.metrics.refused()
-        delay = retry.failed(error, time.monotonic())
-        logger.warning(
-            "refused stream=%s what=%s attempt=%d retry_in=%.0fs error=%s",
-            self.contract.name,
-            what,
-            retry.failures,
-            delay,
-            retry.problem,
-        )
-
-    def _restart(self, partitions: Iterable[int]) -> None:
-        """Forget what is known of partitions and restore them from the table."""
-        again = set(partitions)
-        self._forget(again)
-        self.pending |= again
-        self._pause(again)
-
-    def _pause(self, partitions: Iterable[int]) -> None:
-        self.consumer.pause([TopicPartition(self.topic, number) for number in partitions])
-
-    def _restore_pending(self) -> None:
-        started = time.monotonic()
-        if not self.pending or not self.refused_restore.may_try(started):
-            return
-        for partition in sorted(self.pending):
-            try:
-                self._restore(partition)
-            except (ClusterMismatchError, OffsetLostError):
-                raise
-            except (*LAKE_DOWN, KafkaException) as error:
-                self._refused("restore", self.refused_restore, error)
-                return
-            self.pending.remove(partition)
-            self.stopped.add(partition)
-            if time.monotonic() - started > RESTORE_SECONDS:
-                break
-        self.refused_restore.succeeded()
-
-    def _restore(self, partition: int) -> None:
-        state = self.writer.restore(partition)
-        if state is not None:
-            self._check_position(partition, state.offset)
-        self.states[partition] = state or PartitionState(0, BEGINNING_OF_TIME, self.writer.empty_index())
-        if self.clean:
-            self.clean.assign([partition])
-
-    def _check_position(self, partition: int, offset: int) -> None:
-        # Beyond the log's end the client would wait for ever, or start over: in silence either way.
-        place = TopicPartition(self.topic, partition)
-        first, end = self.consumer.get_watermark_offsets(place, timeout=BROKER_SECONDS)
-        check_position(self.contract.table, partition, offset, first, end)
-
-    def _start_stopped(self) -> None:
-        if self.refused_commit.problem:
-            return
-        for partition in sorted(self.stopped):
-            place = TopicPartition(self.topic, partition, self.states[partition].offset or OFFSET_BEGINNING)
-            try:
-                # Also after a mere pause: where Kafka's client thinks it is counts for nothing.
-                self.consumer.seek(place)
-            except KafkaException as error:
-                # A partition can be sought only once the client has taken it up, shortly after its assignment.
-                logger.debug("seek stream=%s partition=%d: %s", self.contract.name, partition, error)
-                continue
-            self.consumer.resume([place])
-            self.stopped.remove(partition)
-
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
         logger.info("assigned stream=%s partitions=%s", self.contract.name, numbers)
-        self._forget(numbers)
-        started = time.monotonic()
-        places = []
-        for number in numbers:
-            # What takes long would hold up the whole group, and what fails would end the worker: that waits for the
-            # loop. A partition that begins at its place need not be sent there, which can block the client.
-            if time.monotonic() - started < RESTORE_SECONDS and not self.refused_restore.problem:
-                try:
-                    self._restore(number)
-                except (*LAKE_DOWN, KafkaException) as error:
-                    self._refused("restore", self.refused_restore, error)
-            offset = (self.states[number].offset or OFFSET_BEGINNING) if number in self.states else OFFSET_END
-            places.append(TopicPartition(self.topic, number, offset))
-        consumer.incremental_assign(places)
-        self.assigned = True
-        self.pending |= set(numbers) - self.states.keys()
-        self._pause(set(numbers) & self.pending)
+        # Closing the consumer serves this callback too: what is assigned then goes back at once.
+        self.owned.take(consumer, numbers, restore=not self.stopping)
         reach("during-rebalance")
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._commit_or_drop("revoked")
-        self._forget(partition.partition for partition in partitions)
+        self.owned.forget(partition.partition for partition in partitions)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         # The partitions have another owner already: what this worker holds of them would be fenced.
-        self._forget(partition.partition for partition in partitions)
+        self.owned.forget(partition.partition for partition in partitions)
         consumer.incremental_unassign(partitions)
         if self.batch.done:
             self._drop()
-            self._restart(self.states)
-
-    def _forget(self, partitions: Iterable[int]) -> None:
-        for partition in partitions:
-            if self.clean:
-                self.clean.revoke([partition])
-            self.states.pop(partition, None)
-            self.pending.discard(partition)
-            self.stopped.discard(partition)
+            self.owned.restart()
 
     def _observe(self) -> None:
         self.health.not_ready = self._not_ready()
@@ -367,16 +259,12 @@ class Worker:
         self.observed = now
         if now - self.checked >= CHECK_SECONDS:
             self.checked = now
-            # A topic may be created anew under a worker that runs, too.
-            with suppress(KafkaException):
-                for partition in self.states.keys() - self.stopped:
-                    self._check_position(partition, self.states[partition].offset)
-        lag = {partition: self._lag(partition, state.offset) for partition, state in self.states.items()}
+            self.owned.check_positions()
         self.metrics.ready(ready=not self.health.not_ready)
         self.metrics.observed(
-            assigned=len(self.states),
-            lag={partition: records for partition, records in lag.items() if records is not None},
-            index=sum(len(state.index) for state in self.states.values()),
+            assigned=len(self.owned.states),
+            lag=self.owned.lag(),
+            index=sum(len(state.index) for state in self.owned.states.values()),
             open_partitions=len(self.trigger.partitions),
             open_rows=self.trigger.rows,
         )
@@ -384,18 +272,13 @@ class Worker:
             self.metrics.watermark_delay((self.clock.now() - watermark).total_seconds())
         self.metrics.unpublished(self.clean.behind() if self.clean else {})
 
-    def _lag(self, partition: int, offset: int) -> int | None:
-        _, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
-        return max(high - offset, 0) if high >= 0 else None  # Negative: not known before the first fetch.
-
     def _not_ready(self) -> str:
-        for what, retry in (("takes no commits", self.refused_commit), ("gives no state", self.refused_restore)):
+        for what, retry in (("takes no commits", self.refused_commit), ("gives no state", self.owned.refused)):
             if retry.problem:
                 return f"the lake {what}: {retry.problem}"
-        if not self.assigned:
+        if not self.owned.assigned:
             return "no partitions assigned yet"
-        waiting = sorted(self.pending | self.stopped)
-        return f"restoring partitions {waiting}" if waiting else ""
+        return f"restoring partitions {self.owned.waiting}" if self.owned.waiting else ""
 
 
 def _stream(contracts: dict[str, Contract], name: str) -> Contract:
