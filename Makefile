@@ -79,6 +79,10 @@ chaos: setup ## Random faults against real workers, every row compared after eac
 bench-ingest: setup ## Kafka to Iceberg against its peers, about 25 minutes (ARGS="--only worker,floor")
 	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
+.PHONY: bench-memory
+bench-memory: setup ## A worker's memory at ten million keys and 1,000 tenants, about 5 minutes
+	@$(BIN)/python -m benchmarks.ingest.memory $(ARGS)
+
 .PHONY: bench-commits
 bench-commits: setup ## What a commit costs as a table grows old (ARGS="--commits 600")
 	@$(BIN)/python -m benchmarks.commits $(ARGS)

@@ -67,6 +67,25 @@ class ContractError(FreshDataError):
         self.contract = contract
 
 
+class EvolutionError(ContractError):
+    """A new version of a contract would break what is stored or sent, and was not published.
+
+    Attributes:
+        published: The published version.
+        refused: The version that was refused.
+        reasons: Every change that was refused: field, rule and reason.
+    """
+
+    def __init__(self, contract: str, published: str, refused: str, reasons: list[str], *, remedy: str) -> None:
+        listed = "; ".join(reasons)
+        super().__init__(
+            contract, f"version {refused} cannot follow {published}, which is published: {listed}.", remedy=remedy
+        )
+        self.published = published
+        self.refused = refused
+        self.reasons = reasons
+
+
 class RuleError(ContractError):
     """A quality rule of a contract cannot be checked as it is written, or could never fail.
 

@@ -7,7 +7,7 @@ loop, as a rebalance callback that does either would hold up the group or end th
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -86,6 +86,7 @@ class Assignment:
                     self._reporter.refused("restore", self.refused, error)
             offset = (self.states[number].offset or OFFSET_BEGINNING) if number in self.states else OFFSET_END
             places.append(TopicPartition(self._topic, number, offset))
+        self._publish_from(self.states.keys() & set(numbers))
         consumer.incremental_assign(places)
         self.assigned = True
         self.pending |= set(numbers) - self.states.keys()
@@ -119,22 +120,12 @@ class Assignment:
             ClusterMismatchError: the table's offsets belong to another Kafka cluster.
             OffsetLostError: the topic's log does not hold the table's offset.
         """
-        started = time.monotonic()
-        if not self.pending or not self.refused.may_try(started):
-            return
-        for number in sorted(self.pending):
+        if self.pending and self.refused.may_try(time.monotonic()):
+            pending = set(self.pending)
             try:
-                self._restore(number)
-            except (ClusterMismatchError, OffsetLostError):
-                raise
-            except (*LAKE_DOWN, KafkaException) as error:
-                self._reporter.refused("restore", self.refused, error)
-                return
-            self.pending.remove(number)
-            self.stopped.add(number)
-            if time.monotonic() - started > RESTORE_SECONDS:
-                break
-        self.refused.succeeded()
+                self._restore_some()
+            finally:
+                self._publish_from(pending - self.pending)
 
     def proceed(self) -> None:
         """Send Kafka's client to the place of each stopped partition, and fetch."""
@@ -169,13 +160,32 @@ class Assignment:
                 lag[number] = max(end - state.offset, 0)
         return lag
 
+    def _restore_some(self) -> None:
+        started = time.monotonic()
+        for number in sorted(self.pending):
+            try:
+                self._restore(number)
+            except (ClusterMismatchError, OffsetLostError):
+                raise
+            except (*LAKE_DOWN, KafkaException) as error:
+                self._reporter.refused("restore", self.refused, error)
+                return
+            self.pending.remove(number)
+            self.stopped.add(number)
+            if time.monotonic() - started > RESTORE_SECONDS:
+                break
+        self.refused.succeeded()
+
     def _restore(self, number: int) -> None:
         state = self._writer.restore(number)
         if state is not None:
             self._check_position(number, state.offset)
         self.states[number] = state or PartitionState(0, BEGINNING_OF_TIME, self._writer.empty_index())
-        if self._clean:
-            self._clean.assign([number])
+
+    def _publish_from(self, numbers: Collection[int]) -> None:
+        # All at once: a broker that hangs is waited for by all together.
+        if self._clean and numbers:
+            self._clean.assign(numbers)
 
     def _check_position(self, number: int, offset: int) -> None:
         # Beyond the log's end the client would wait for ever, or start over: in silence either way.

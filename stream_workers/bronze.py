@@ -1,5 +1,6 @@
 """Write batches to a stream's Bronze and quarantine tables, and restore a partition's state from them."""
 
+import logging
 import time
 from datetime import UTC, datetime
 
@@ -10,15 +11,19 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 
 from freshdata.contracts import Contract
+from freshdata.contracts.enrichments import check_enrichments
 from freshdata.lake.catalog import ensure_stream_tables
 from freshdata.lake.commits import check_cluster, commit_batch
 from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
-from stream_workers.batch import BEGINNING_OF_TIME, MICROSECOND, Batch, PartitionState, Processor
+from freshdata.lake.publication import ID_PROPERTY, followed_contract
+from stream_workers.batch import BEGINNING_OF_TIME, MICROSECOND, Batch, PartitionState, Processor, conform
 from stream_workers.dedupe import DedupeIndex
 from stream_workers.enrich import Enricher
 from stream_workers.faults import reach
 from stream_workers.watermark import WATERMARK_PROPERTY, StreamWatermark, recorded_watermark
+
+logger = logging.getLogger(__name__)
 
 
 class BronzeWriter:
@@ -28,6 +33,8 @@ class BronzeWriter:
     crash between the two, the batch is read again, and rejected records that the quarantine has already are left out.
 
     Attributes:
+        contract: The contract it goes by: the published one.
+        rules: Its stream rules.
         bronze: The Bronze table, as of the last commit or restore.
         quarantine: The quarantine table.
         watermark: The stream's watermark.
@@ -35,17 +42,54 @@ class BronzeWriter:
     """
 
     def __init__(self, catalog: Catalog, contract: Contract, contracts: dict[str, Contract], cluster_id: str) -> None:
-        self.contract = contract
-        self.rules = contract.rules
         self.cluster_id = cluster_id
+        self._catalog = catalog
+        self._contracts = contracts
         self.bronze, self.quarantine = ensure_stream_tables(catalog, contract, contracts)
         check_cluster(self.bronze, cluster_id)
         check_cluster(self.quarantine, cluster_id)
-        self.enricher = Enricher(catalog, contract, contracts)
-        self.enricher.refresh()
+        self._go_by(followed_contract(self.bronze, contract))
+        if self.contract.version != contract.version:
+            logger.warning(
+                "contract stream=%s goes by version %s, which is published; its file has the older %s",
+                contract.name,
+                self.contract.version,
+                contract.version,
+            )
         self.watermark = StreamWatermark(self.rules, time.monotonic())
         self.attempts = 0
-        self.processor = Processor(contract, self.bronze.schema().as_arrow(), self.enricher)
+
+    def follow(self, *, refresh: bool = False) -> bool:
+        """Go by the contract that is published by now; offsets, seen keys and an open batch stay as they are.
+
+        Args:
+            refresh: Whether to look at the catalog, or only at the table as of the last commit or restore.
+
+        Returns:
+            Whether there was another contract.
+
+        Raises:
+            ContractError: it takes columns from a lookup that was not there, or not so, when this process started.
+        """
+        if refresh:
+            self.bronze.refresh()
+        if self.bronze.properties.get(ID_PROPERTY) == self._followed:
+            return False
+        before = self.contract.version
+        self._go_by(followed_contract(self.bronze, self.contract))
+        self.watermark.rules = self.rules
+        logger.info("contract stream=%s version=%s before=%s", self.contract.name, self.contract.version, before)
+        return True
+
+    def _go_by(self, contract: Contract) -> None:
+        check_enrichments(self._contracts | {contract.name: contract})
+        enricher = Enricher(self._catalog, contract, self._contracts)
+        enricher.refresh()
+        self.contract = contract
+        self.rules = contract.rules
+        self.enricher = enricher
+        self.processor = Processor(contract, self.bronze.schema().as_arrow(), enricher)
+        self._followed = self.bronze.properties.get(ID_PROPERTY)
 
     def restore(self, partition: int) -> PartitionState | None:
         """The state of a partition as the table has it, or None when the table has never seen the partition."""
@@ -56,10 +100,21 @@ class BronzeWriter:
             return None
         reach("during-index-rebuild")
         newest = BEGINNING_OF_TIME if done.max_event_time is None else done.max_event_time
-        state = PartitionState(done.offset, newest, self.empty_index())
+        state = PartitionState(done.offset, newest, self.empty_index(), self._refused_from(partition, done.offset))
         if done.max_event_time is not None:
             self._rebuild(state.index, partition, newest)
         return state
+
+    def _refused_from(self, partition: int, offset: int) -> frozenset[int]:
+        """The offsets that the quarantine holds although Bronze has not come to them yet."""
+        self.quarantine.refresh()
+        progress = read_progress(self.quarantine)
+        done = progress.partitions.get(partition) if progress else None
+        if done is None or done.offset <= offset:
+            return frozenset()
+        # Our own numbers: nothing here comes from an event.
+        scan = self.quarantine.scan(f"partition = {partition} and offset >= {offset}", selected_fields=("offset",))
+        return frozenset(scan.to_arrow()["offset"].to_pylist())
 
     def empty_index(self) -> DedupeIndex:
         """An index that has seen nothing, over the contract's window."""
@@ -104,10 +159,11 @@ class BronzeWriter:
 
     def accepted(self, batch: Batch) -> pa.Table:
         """The batch's rows that are no duplicates, with Bronze's columns."""
+        schema = self.bronze.schema().as_arrow()
         if not batch.rows:
-            return self.bronze.schema().as_arrow().empty_table()
+            return schema.empty_table()
         return pa.concat_tables(
-            rows.filter(pa.array(keep)) for rows, keep in zip(batch.rows, batch.admitted, strict=True)
+            conform(rows, schema).filter(pa.array(keep)) for rows, keep in zip(batch.rows, batch.admitted, strict=True)
         )
 
     def _commit_rejected(self, batch: Batch) -> None:
@@ -145,7 +201,9 @@ class BronzeWriter:
     def _write(self, batch: Batch) -> list[DataFile]:
         if not batch.rows:
             return []
-        return write_data_files(self.bronze, pa.concat_tables(batch.rows), only=np.concatenate(batch.admitted))
+        schema = self.bronze.schema().as_arrow()
+        rows = pa.concat_tables(conform(rows, schema) for rows in batch.rows)
+        return write_data_files(self.bronze, rows, only=np.concatenate(batch.admitted))
 
     def _watermark(self, merged: Progress) -> dict[str, str]:
         # Asked for after each refresh: another worker may have moved it on.

@@ -36,7 +36,7 @@ from stream_workers.faults import reach
 SUFFIX = ".clean"
 # Where the event came from is Bronze's business, but for its offset: the last event tells how far the topic is.
 NOT_PUBLISHED = ("_partition", "_ingested_at", "ingestion_date", "ingestion_hour")
-TIMEOUT = 30.0  # seconds
+TIMEOUT = 7.0  # Seconds. What failed is looked up and tried again; a stop must not wait for a broker that hangs.
 RETRY_SECONDS = 1.0
 CATCH_UP_SECONDS = 1.0
 CATCH_UP_OFFSETS = 100_000

@@ -49,8 +49,11 @@ def _obey(file: Path, point: str) -> None:
         _hold(file)
         reached.unlink(missing_ok=True)
     elif action:
-        # Once: the successor reads the same file.
-        file.unlink()
+        # Once: the successor reads the same file, and so may another thread in this moment.
+        try:
+            file.unlink()
+        except FileNotFoundError:
+            return
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(f"broken on purpose at {point}")

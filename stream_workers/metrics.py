@@ -6,7 +6,7 @@ Everything is updated once a poll or once a commit, never for a single event.
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -56,6 +56,12 @@ class Metrics:
         self._refusals = self._counter("lake_refusals", "Times that the lake could not be read or written.")
         self._files = self._counter("files_written", "Data files committed.")
         self._bytes = self._counter("bytes_written", "Bytes of the data files committed.")
+        self._misses = self._counter(
+            "enrichment_misses",
+            "Events committed whose key the lookup does not hold: its columns are null.",
+            "lookup",
+            "key",
+        )
         self._batch = self._histogram("batch_seconds", "Time to process what one poll took.", BATCH_SECONDS)
         self._commit = self._histogram("commit_seconds", "Time of a commit, its files included.", COMMIT_SECONDS)
         self._lagging: set[int] = set()
@@ -88,6 +94,7 @@ class Metrics:
         files: int = 0,
         size: int = 0,
         retries: int = 0,
+        misses: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         """A batch was committed.
 
@@ -100,6 +107,7 @@ class Metrics:
             files: Data files written.
             size: Their bytes.
             retries: Attempts beyond the first.
+            misses: Lookup and key column to the events committed whose key the lookup does not hold.
         """
         for part in done:
             counts = (part.accepted, part.duplicates, part.rejected, part.late)
@@ -110,6 +118,8 @@ class Metrics:
         self._files.labels(self._stream).inc(files)
         self._bytes.labels(self._stream).inc(size)
         self._retries.labels(self._stream).inc(retries)
+        for labels, count in (misses or {}).items():
+            self._misses.labels(self._stream, *labels).inc(count)
         for times in ingested_at:
             self._freshness.observe(now - times.cast(pa.int64()).to_numpy() / 1_000_000)
 

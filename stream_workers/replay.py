@@ -8,7 +8,6 @@ stays ahead for rounds on end is set back by the few seconds that it is ahead.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import signal
@@ -33,6 +32,7 @@ from freshdata.errors import ContractError, FreshDataError, LakeError
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PROGRESS_PROPERTY, PartitionProgress, Progress, read_progress
+from freshdata.lake.publication import ID_PROPERTY, followed_contract
 from freshdata.lake.replace import fork_table, take_over
 from freshdata.replay import carried_properties, fits, keep_rows, missing_keys, only_one, recorded_progress
 from freshdata.replay_topic import TopicReader
@@ -96,10 +96,11 @@ class Replay:
         self.advance = advance
         self.contracts = load_contracts(settings.contracts_dir)
         self.contract = _stream(self.contracts, request.stream)
-        self.rebuilt = replace(self.contract, name=self._name())
         self.catalog: Catalog = open_catalog(settings)
         self.cluster_id = cluster_id(settings)
         self.bronze, self.quarantine = ensure_stream_tables(self.catalog, self.contract, self.contracts)
+        self.contract = followed_contract(self.bronze, self.contract)
+        self.rebuilt = replace(self.contract, name=self._name())
         self.states: dict[int, PartitionState] = {}
 
     def run(self) -> None:
@@ -173,8 +174,7 @@ class Replay:
 
     def _open(self, begin: dict[int, int]) -> BronzeWriter:
         """A writer on the rebuilt tables: those of an interrupted replay of the same, else new ones."""
-        rules = repr((self.contract.columns, self.contract.stream)).encode()
-        wanted = json.dumps([self.cluster_id, begin, hashlib.sha256(rules).hexdigest()])
+        wanted = json.dumps([self.cluster_id, begin, self.bronze.properties[ID_PROPERTY]])
         pairs = ((self.rebuilt.quarantine_table, self.quarantine), (self.rebuilt.table, self.bronze))
         found = {name: self.catalog.load_table(name) for name, _ in pairs if self.catalog.table_exists(name)}
         for name, table in found.items():

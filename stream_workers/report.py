@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from datetime import datetime
 
 import pyarrow as pa
@@ -44,6 +45,7 @@ class CommitReporter:
         seconds: float,
         retries: int,
         watermark: datetime | None,
+        misses: Mapping[tuple[str, str], int],
     ) -> None:
         """Report a commit.
 
@@ -55,6 +57,7 @@ class CommitReporter:
             seconds: Duration of the commit.
             retries: Attempts beyond the first.
             watermark: The stream's watermark by now.
+            misses: Lookup and key column to the events committed whose key the lookup does not hold.
         """
         done = batch.done.values()
         files, size = (
@@ -70,10 +73,11 @@ class CommitReporter:
             files=files,
             size=size,
             retries=retries,
+            misses=misses,
         )
         logger.info(
             "commit stream=%s reason=%s seconds=%.3f records=%d accepted=%d duplicates=%d rejected=%d late=%d "
-            "open_partitions=%d files=%d bytes=%d watermark=%s snapshot=%s offsets=%s",
+            "misses=%s open_partitions=%d files=%d bytes=%d watermark=%s snapshot=%s offsets=%s",
             self.contract.name,
             reason,
             seconds,
@@ -82,6 +86,7 @@ class CommitReporter:
             sum(part.duplicates for part in done),
             sum(part.rejected for part in done),
             sum(part.late for part in done),
+            ",".join(f"{lookup}.{key}:{count}" for (lookup, key), count in misses.items()) or 0,
             len(trigger.partitions),
             files,
             size,

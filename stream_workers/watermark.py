@@ -19,13 +19,13 @@ class StreamWatermark:
     by this one.
 
     Attributes:
+        rules: The stream's rules.
         current: The watermark as of the last call of :meth:`advance`, or None before the first.
     """
 
     def __init__(self, rules: StreamRules, started: float) -> None:
         self.current: datetime | None = None
-        self._rules = rules
-        self._idle_after = rules.partition_idle_after.total_seconds()
+        self.rules = rules
         # Partition to its number of valid records, and when that was last seen to change.
         self._moved = dict.fromkeys(range(rules.topic_partitions), (0, started))
 
@@ -45,13 +45,14 @@ class StreamWatermark:
             # Not the offset: a producer that sends nothing but broken records would freeze the watermark.
             if done.accepted + done.duplicates != valid:
                 self._moved[number] = (done.accepted + done.duplicates, now)
-        active = [number for number, (_, moved) in self._moved.items() if now - moved < self._idle_after]
+        idle_after = self.rules.partition_idle_after.total_seconds()
+        active = [number for number, (_, moved) in self._moved.items() if now - moved < idle_after]
         parts = [progress.partitions.get(number, PartitionProgress(0)) for number in active]
         marks = [part.max_event_time for part in parts]
         newest = [mark for mark in marks if mark is not None]
         if newest and len(newest) == len(marks):
             watermark = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=min(newest))
-            watermark -= self._rules.allowed_lateness
+            watermark -= self.rules.allowed_lateness
             recorded = max(watermark, recorded) if recorded else watermark
         self.current = recorded
         return recorded

@@ -9,9 +9,10 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from quixstreams import Application
 from quixstreams.kafka import ConnectionConfig
 
@@ -32,12 +33,13 @@ from stream_workers.policy import LAKE_DOWN, CommitTrigger, Retry
 from stream_workers.report import CommitReporter
 from stream_workers.tuning import tune_process
 
-MESSAGES_PER_POLL = 10000
+MESSAGES_PER_POLL = 8192  # As many as the decoder parses at once.
 BYTES_PER_POLL = 64 * 1024 * 1024
 POLL_SECONDS = 0.2
 OBSERVE_SECONDS = 1.0
 CHECK_SECONDS = 30.0
-CLOSE_SECONDS = 10.0
+FOLLOW_SECONDS = 5.0  # A worker without events looks for a new contract this often; one with events, at each commit.
+CLOSE_SECONDS = 7.0
 CONSUMER_CONFIG = {
     "partition.assignment.strategy": "cooperative-sticky",
     "queued.max.messages.kbytes": 65_536,
@@ -48,6 +50,7 @@ CONSUMER_CONFIG = {
     "heartbeat.interval.ms": 2_000,
     "max.poll.interval.ms": 300_000,
 }
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,10 +60,11 @@ class Worker:
     def __init__(self, settings: Settings, stream: str) -> None:
         contracts = load_contracts(settings.contracts_dir)
         self.settings = settings
-        self.contract = _stream(contracts, stream)
+        own = _stream(contracts, stream)
+        self.writer = BronzeWriter(open_catalog(settings), own, contracts, cluster_id(settings))
+        self.contract = self.writer.contract
         ensure_topics(settings, [self.contract])
         self.topic = self.contract.rules.topic
-        self.writer = BronzeWriter(open_catalog(settings), self.contract, contracts, cluster_id(settings))
         self.batch = Batch()
         self.trigger = CommitTrigger(self.contract.rules)
         self.maintainer = Maintainer(settings)
@@ -72,7 +76,7 @@ class Worker:
         self.refused_commit = Retry()
         self.stopping = False
         self.poll_size = MESSAGES_PER_POLL
-        self.observed = self.checked = 0.0
+        self.observed = self.checked = self.followed = 0.0
         member = {"group.instance.id": settings.worker_id} if settings.worker_id else {}
         config: dict[str, Any] = CONSUMER_CONFIG | client_config(settings) | member
         longest = int(config["max.poll.interval.ms"])
@@ -132,7 +136,7 @@ class Worker:
         taken = self.consumer.consume(asked, POLL_SECONDS)
         if self.clean:
             self.clean.settle()
-        if messages := [message for message in taken if self._intact(message)]:
+        if messages := _intact(taken):
             self._process(messages)
         now = time.monotonic()
         reason = self.trigger.due(now, behind=len(taken) == asked)
@@ -140,28 +144,21 @@ class Worker:
             self._commit(reason)
         self._observe()
 
-    def _intact(self, message: Any) -> bool:
-        if (error := message.error()) is None:
-            return True
-        # A worker that Kafka has fenced for its successor gets an error that is fatal, but does not say so.
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - confluent's name of a public code.
-            raise KafkaException(error)
-        logger.warning("consumer error=%s", error)
-        return False
-
     def _process(self, messages: list[Any]) -> None:
         started = time.perf_counter()
         self.writer.processor(messages, self.owned.running, self.batch)
         if not self.batch.done:
             return
         self.metrics.processed(time.perf_counter() - started)
-        size = self.trigger.taken(self.batch, time.monotonic()) // len(messages)
+        decoded = self.trigger.taken(self.batch, time.monotonic())
+        # Of what is decoded and of what came: large events may decode to little, an unknown field being left out.
+        size = max(decoded, sum(map(len, messages))) // len(messages)
         # Of large events fewer are taken at a time: what is in memory is bounded in bytes.
         self.poll_size = min(max(BYTES_PER_POLL // max(size, 1), 10), MESSAGES_PER_POLL)
 
     def _commit(self, reason: str) -> None:
         """Commit the open batch; when the lake refuses, keep it and pause, when another worker was first, drop it."""
-        if not self.batch.done:
+        if not self.batch.done or self._superseded():
             return
         reach("before-write")
         started = time.perf_counter()
@@ -192,6 +189,7 @@ class Worker:
             seconds=time.perf_counter() - started,
             retries=self.refused_commit.failures + self.writer.attempts - 1,
             watermark=self.writer.watermark.current,
+            misses=self.writer.enricher.misses(self.batch.rows, self.batch.admitted),
         )
         self.refused_commit.succeeded()
         self._store_group_offsets()
@@ -208,6 +206,32 @@ class Worker:
         if 0 in self.owned.states:
             self.maintainer.committed(self.writer.bronze)
             self.maintainer.committed(self.writer.quarantine)
+        self._go_by_published()
+
+    def _superseded(self) -> bool:
+        """Whether a contract is published that may take what the open batch leaves out: then it is read again.
+
+        So nothing that was sent after a publication goes to quarantine by the contract before it.
+        """
+        leaves_out = self.batch.rejected or self.contract.rules.unknown_fields != "quarantine"
+        # What was refused a commit may be in the quarantine already.
+        if not leaves_out or self.refused_commit.problem or not self._go_by_published(refresh=True):
+            return False
+        self._drop()
+        self.owned.restart()
+        return True
+
+    def _go_by_published(self, *, refresh: bool = False) -> bool:
+        """Go by the contract that is published by now; says whether there was another."""
+        window = self.contract.rules.dedupe_window
+        with suppress(*LAKE_DOWN):  # It is looked at again soon.
+            if self.writer.follow(refresh=refresh):
+                self.contract = self.reporter.contract = self.writer.contract
+                self.trigger = CommitTrigger(self.contract.rules)
+                if self.contract.rules.dedupe_window != window:
+                    self.owned.restart()
+                return True
+        return False
 
     def _store_group_offsets(self) -> None:
         # Only lag tools read the group's offsets; a failure to store them is no failure of the batch.
@@ -260,6 +284,9 @@ class Worker:
         if now - self.checked >= CHECK_SECONDS:
             self.checked = now
             self.owned.check_positions()
+        if now - self.followed >= FOLLOW_SECONDS and not self.batch.done:
+            self.followed = now
+            self._go_by_published(refresh=True)
         self.metrics.ready(ready=not self.health.not_ready)
         self.metrics.observed(
             assigned=len(self.owned.states),
@@ -279,6 +306,23 @@ class Worker:
         if not self.owned.assigned:
             return "no partitions assigned yet"
         return f"restoring partitions {self.owned.waiting}" if self.owned.waiting else ""
+
+
+def _intact(messages: list[Message]) -> list[Message]:
+    """The messages without those that tell of an error.
+
+    Raises:
+        KafkaException: of an error that ends the consumer.
+    """
+    errors = list(map(Message.error, messages))
+    if not any(errors):
+        return messages
+    for error in filter(None, errors):
+        # A worker that Kafka has fenced for its successor gets an error that is fatal, but does not say so.
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - confluent's name of a public code.
+            raise KafkaException(error)
+        logger.warning("consumer error=%s", error)
+    return [message for message, error in zip(messages, errors, strict=True) if error is None]
 
 
 def _stream(contracts: dict[str, Contract], name: str) -> Contract:

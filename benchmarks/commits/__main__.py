@@ -15,6 +15,7 @@ import copy
 import json
 import logging
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -28,6 +29,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.transforms import BucketTransform, IdentityTransform, Transform
 
+from benchmarks.results import machine, write_section
 from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import bronze_schema, ensure_table, open_catalog
 from freshdata.lake.commits import commit_batch
@@ -43,6 +45,7 @@ BUCKETS = 32
 MOST_TENANTS_BY_NAME = 100
 KAFKA_PARTITIONS = 4
 EARLY = range(5, 15)
+WHOLE = 10_000  # commits
 # Position of the path in a manifest's record of a data file.
 FILE_PATH = 1
 DAY = date(2013, 1, 1)
@@ -207,7 +210,7 @@ def main() -> None:
     """Run the benchmark, print a table, and write JSON if asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.commits", description=__doc__.partition("\n")[0])
     parser.add_argument("--tenants", type=int, nargs="+", default=[20, 1000], help="numbers of tenants")
-    parser.add_argument("--commits", type=int, default=10_000, help="commits of the long run")
+    parser.add_argument("--commits", type=int, default=WHOLE, help="commits of the long run")
     parser.add_argument("--window", type=int, default=100, help="commits a line")
     parser.add_argument("--compare", type=int, default=1000, help="commits at the end that are compared with the tenth")
     parser.add_argument("--pause", type=float, default=0.1, help="seconds between commits (a worker waits 2)")
@@ -215,6 +218,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
     logging.getLogger("pyiceberg").setLevel(logging.WARNING)
+    facts, command = machine(), " ".join(["python -m benchmarks.commits", *sys.argv[1:]])
     home = Path(tempfile.mkdtemp(prefix="freshdata-commits-"))
     try:
         outcomes = []
@@ -223,20 +227,29 @@ def main() -> None:
             outcomes.append(measure(tenants, options, home / str(tenants)))
     finally:
         shutil.rmtree(home)
-    _say("| tenants | files a commit | commit | p50 ms | p95 ms | slowest ms | p95 CPU ms | snapshots | manifests |")
-    _say("|---|---|---|---|---|---|---|---|---|")
+    lines = [
+        f"Commits of one writer every {options.pause} s, with the worker's maintenance beside it. `{command}`",
+        "",
+        "| tenants | files a commit | commit | p50 ms | p95 ms | slowest ms | p95 CPU ms | snapshots | manifests |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for outcome in outcomes:
         shown = [*outcome.windows[:2], *outcome.windows[2 :: max(1, len(outcome.windows) // 8)], outcome.windows[-1]]
-        for w in dict.fromkeys(shown):
-            _say(
-                f"| {outcome.tenants} | {outcome.files} | {w.first}-{w.last} | {w.p50} | {w.p95} | {w.slowest} "
-                f"| {w.p95_cpu} | {w.snapshots} | {w.manifests} |"
-            )
-    for outcome in outcomes:
-        _say(
-            f"{outcome.tenants} tenants: p95 of the last commits is {outcome.ratio} times that of the tenth, "
-            f"{outcome.ratio_cpu} times in CPU time; the run took {outcome.seconds:.0f} s."
-        )
+        lines += [
+            f"| {outcome.tenants} | {outcome.files} | {w.first}-{w.last} | {w.p50} | {w.p95} | {w.slowest} "
+            f"| {w.p95_cpu} | {w.snapshots} | {w.manifests} |"
+            for w in dict.fromkeys(shown)
+        ]
+    lines.append("")
+    lines += [
+        f"- {outcome.tenants} tenants: p95 of the last {options.compare} commits is {outcome.ratio} times that of the "
+        f"tenth, {outcome.ratio_cpu} times in CPU time; the run took {outcome.seconds:.0f} s."
+        for outcome in outcomes
+    ]
+    _say("\n".join(lines))
+    if options.commits >= WHOLE:
+        # Fewer are a look, not a result.
+        write_section("commits", "The cost of a commit as a table grows old", lines, facts)
     if options.json:
         options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
 

@@ -15,15 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.ingest import jvm_side, python_side
 from benchmarks.ingest.events import Topic, fill, make_project, prepare_home
+from benchmarks.ingest.events import events as generated
 from benchmarks.ingest.measure import Contender, Run, Setup, measure, run_floor
 from benchmarks.ingest.paced import Freshness, freshness
-from benchmarks.ingest.report import Outcome, machine, show, write_json, write_results
+from benchmarks.ingest.report import Outcome, show, versions, write_json, write_results
+from benchmarks.results import RESULTS, machine
 from freshdata.errors import FreshDataError
 from freshdata.services.kafka import local_broker
 from freshdata.settings import Settings
 
 CONTENDERS = [*python_side.CONTENDERS, *jvm_side.CONTENDERS]
-RESULTS = Path(__file__).parent.with_name("RESULTS.md")
 COMMIT_SECONDS = 5.0  # long enough to cost a contender little
 console = Console(stderr=True)
 
@@ -93,7 +94,7 @@ def _benchmark(options: argparse.Namespace, chosen: list[Contender], scratch: Pa
     with _platform(scratch) as platform, _bars() as bars:
         settings, topic = _filled(platform, options.events, scratch, bars)
         command = "python -m benchmarks.ingest " + " ".join(options.arguments)
-        outcome = Outcome(command.strip(), topic, options.rounds, options.rate, machine(), chosen)
+        outcome = Outcome(command.strip(), topic, options.rounds, options.rate, machine() | versions(), chosen)
         paced = [contender for contender in chosen if contender.paced and options.seconds]
         task = bars.add_task("", total=options.rounds * len(chosen) + len(paced))
         for number in range(options.rounds):
@@ -137,7 +138,7 @@ def _filled(platform: Settings, events: int, scratch: Path, bars: Progress) -> t
     settings = platform.model_copy(update={"project": scratch / "project"})
     prepare_home(settings.for_home(scratch / "first"))
     task = bars.add_task("filling the topic", total=events)
-    topic = fill(settings, name, events, lambda sent: bars.advance(task, sent))
+    topic = fill(settings, name, generated(events, seed=1), lambda sent: bars.advance(task, sent))
     bars.update(task, completed=events)
     return settings, topic
 

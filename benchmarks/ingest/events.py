@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,8 +25,8 @@ LOOK_BACK = 1_000  # events
 FIRST_EVENT = 1_700_000_000_000  # milliseconds since the epoch
 DISORDER = 60_000  # milliseconds by which an event may be older than its place in the stream
 EVENT = (
-    '{"event_id":"%032x","tenant_id":"tenant-%02d","event_type":"%s","event_time":"%s","user_id":"u%06d",'
-    '"product_id":"p%04d","quantity":%d,"price":%.2f,"currency":"EUR","country":"DE","session":"session-%06d"}'
+    '{"event_id":"%032x","tenant_id":"tenant-%03d","event_type":"%s","event_time":"%s","user_id":"u%06d",'
+    '"product_id":"p%04d","quantity":%d,"price":%.2f,"currency":"EUR","country":"DE","session":"session-%05d"}'
 )
 TYPES = ("order", "click", "view", "pay")
 PRODUCER = {
@@ -83,48 +83,53 @@ def _clock(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def events(count: int, seed: int, *, now: bool = False) -> Iterator[tuple[int, bytes]]:
+def events(
+    count: int, seed: int, *, now: bool = False, tenants: int = TENANTS, repeats: float = DUPLICATES
+) -> Iterator[tuple[int, bytes]]:
     """Number and value of events; the same seed gives the same. A repeat has the number of the event it repeats.
 
     Args:
         count: How many.
         seed: Seed of the generator.
         now: Whether each event happens the moment it is asked for; otherwise time runs by 2 ms an event, out of order.
+        tenants: Number of tenants.
+        repeats: Share of the events that repeat an earlier one.
     """
     chance = random.Random(seed)  # noqa: S311 - test data
     pick = chance.random
     recent = [0] * LOOK_BACK
     for number in range(count):
-        repeat = number >= LOOK_BACK and pick() < DUPLICATES
+        repeat = number >= LOOK_BACK and pick() < repeats
         event = recent[int(pick() * LOOK_BACK)] if repeat else number
         recent[number % LOOK_BACK] = event
         millis = time.time_ns() // 1_000_000 if now else FIRST_EVENT + number * 2 - int(pick() * DISORDER)
         value = EVENT % (
             event,
-            int(pick() * TENANTS),
+            int(pick() * tenants),
             TYPES[int(pick() * 4)],
             f"{_clock(millis // 1000)}.{millis % 1000:03d}Z",
             int(pick() * 100_000),
             int(pick() * PRODUCTS),
             int(pick() * 10),
             pick() * 100,
-            int(pick() * 1_000_000),
+            int(pick() * 100_000),
         )
         yield event, value.encode()
 
 
-def fill(settings: Settings, topic: str, count: int, advance: Callable[[int], None]) -> Topic:
+def fill(settings: Settings, topic: str, stream: Iterable[tuple[int, bytes]], advance: Callable[[int], None]) -> Topic:
     """Send events as fast as Kafka takes them.
 
     Args:
         settings: The instance.
         topic: An existing topic.
-        count: How many events.
+        stream: Number and value of each event.
         advance: Told how many events were sent since it was last called.
     """
     producer = Producer({**client_config(settings), **PRODUCER})
-    distinct = size = 0
-    for number, (event, value) in enumerate(events(count, seed=1)):
+    count = distinct = size = 0
+    for number, (event, value) in enumerate(stream):
+        count += 1
         distinct += event == number
         size += len(value)
         send(producer, topic, event, value)

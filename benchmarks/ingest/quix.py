@@ -29,7 +29,7 @@ class Event(msgspec.Struct, forbid_unknown_fields=True):
     """An event under the contract's rules."""
 
     event_id: Annotated[str, Meta(min_length=32, max_length=32)]
-    tenant_id: Annotated[str, Meta(pattern="^tenant-[0-9]{2}$")]
+    tenant_id: Annotated[str, Meta(pattern="^tenant-[0-9]{3}$")]
     event_type: Literal["order", "click", "view", "pay"]
     event_time: Annotated[datetime, Meta(tz=True)]
     user_id: str

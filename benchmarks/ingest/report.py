@@ -1,8 +1,6 @@
 """What the benchmark tells: a table, JSON, a section of RESULTS.md and a bar chart."""
 
 import json
-import os
-import platform
 import re
 import subprocess
 from dataclasses import asdict, dataclass, field
@@ -11,19 +9,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ingest.events import Topic
 from benchmarks.ingest.measure import Contender, Run
 from benchmarks.ingest.paced import Freshness
+from benchmarks.results import write_section
 from freshdata.settings import PROJECT
 
 PACKAGES = ("confluent-kafka", "msgspec", "numpy", "pyarrow", "pyiceberg", "quixstreams")
 OWN = ("worker", "worker2")
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- ingest: begin -->", "<!-- ingest: end -->"
 HEADINGS = ("contender", "does", "events/s", "lowest - highest", "events/CPU-s", "of the floor", "peak MB", "p95 s")
 CHART = """\
 <svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="13">
@@ -85,22 +82,13 @@ class Row:
     problem: str | None = None
 
 
-def machine() -> dict[str, str]:
-    """What the benchmark runs on."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+def versions() -> dict[str, str]:
+    """The versions of what the contenders are made of."""
     java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False)
     return {
-        "commit": commit.stdout.strip() or "unknown",
-        "cores": str(os.cpu_count()),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "kernel": platform.release(),
-        "python": platform.python_version(),
         "java": (re.findall(r'version "(.*?)"', java.stderr) or ["unknown"])[0],
         **{package: version(package) for package in PACKAGES},
         **_jvm_versions(),
-        "load before": " ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
 
 
@@ -194,9 +182,6 @@ def write_results(outcome: Outcome, path: Path) -> None:
     chart = path.with_name("ingest.svg")
     chart.write_text(_chart(rows(outcome)))
     lines = [
-        BEGIN,
-        "## Kafka to Iceberg",
-        "",
         f"{_title(outcome)}. `{outcome.command}`",
         "",
         "| " + " | ".join(HEADINGS) + " |",
@@ -206,17 +191,9 @@ def write_results(outcome: Outcome, path: Path) -> None:
         *([verdict(outcome) or "", ""] if verdict(outcome) else []),
         f"p95 s: record timestamp to visible commit at {outcome.rate:,} events a second, all committing every 2 s.",
         "",
-        ", ".join(f"{name} {value}" for name, value in outcome.machine.items()) + ".",
-        "",
         f"![Events a processor second]({chart.name})",
-        END,
     ]
-    section = "\n".join(lines)
-    text = path.read_text() if path.is_file() else f"# Results\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in text:
-        text += f"\n{BEGIN}\n{END}\n"
-    head, rest = text.split(BEGIN, 1)
-    path.write_text(head + section + rest.split(END, 1)[1])
+    write_section("ingest", "Kafka to Iceberg", lines, outcome.machine, path)
 
 
 def _title(outcome: Outcome) -> str:

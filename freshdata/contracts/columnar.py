@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from freshdata.contracts.model import Column, Contract
+from freshdata.contracts.model import EXTRA, Column, Contract
 
 Mask = npt.NDArray[np.bool_]
 
@@ -43,6 +43,8 @@ class ColumnarParser:
         self.columns = contract.columns
         self.schema = contract.arrow_schema
         self.ignores_unknown = contract.rules.unknown_fields == "ignore"
+        # Which they are, and how they are written, only the row decoder says.
+        self.keeps_unknown = contract.rules.unknown_fields == "keep"
         self._options = pyarrow.json.ParseOptions(
             explicit_schema=pa.schema([(column.name, _read_type(column.type)) for column in contract.columns]),
             unexpected_field_behavior="ignore" if self.ignores_unknown else "error",
@@ -77,7 +79,10 @@ class ColumnarParser:
             if rows.num_rows != len(values):
                 return None
             good = np.ones(rows.num_rows, dtype=np.bool_)
-            rows = pa.table([self._checked(rows[c.name], c, good) for c in self.columns], self.schema.names)
+            names = [column.name for column in self.columns]
+            rows = pa.table([self._checked(rows[c.name], c, good) for c in self.columns], names)
+            if self.keeps_unknown:
+                rows = rows.append_column(EXTRA, pa.nulls(len(rows), pa.string()))
             return (rows if good.all() else rows.filter(pa.array(good))).cast(self.schema), good
         except pa.ArrowException:
             return None
@@ -148,8 +153,8 @@ def _moments(values: pa.ChunkedArray, kind: pa.DataType, good: Mask) -> pa.Chunk
     Raises:
         pa.ArrowInvalid: a text is no date or timestamp at all.
     """
-    if pa.types.is_timestamp(kind):
-        # Arrow takes times without seconds, and offsets without a colon.
+    # Arrow takes times without seconds, and offsets without a colon.
+    if pa.types.is_timestamp(kind) and not _all_in_utc_with_seconds(values, kind):
         plain = pc.equal(pc.utf8_slice_codeunits(values, 16, 17), ":")
         if kind.tz is not None:
             colon = pc.equal(pc.utf8_slice_codeunits(values, -3, -2), ":")
@@ -158,6 +163,14 @@ def _moments(values: pa.ChunkedArray, kind: pa.DataType, good: Mask) -> pa.Chunk
     moments = values.cast(kind)
     good &= ~outside_calendar(moments)
     return moments
+
+
+def _all_in_utc_with_seconds(values: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Whether all texts have the most frequent form, told by its length: without seconds, a time in UTC is shorter."""
+    shortest = len("2013-01-05T12:00:00Z")
+    if kind.tz is None or (pc.min(pc.binary_length(values)).as_py() or 0) < shortest:
+        return False
+    return bool(pc.all(pc.ends_with(values, "Z")).as_py())
 
 
 def outside_calendar(moments: pa.ChunkedArray) -> Mask:

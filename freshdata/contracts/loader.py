@@ -10,12 +10,16 @@ import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 from pydantic import TypeAdapter, ValidationError
 
+from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
 from freshdata.contracts.model import Column, CommitPolicy, Contract, Enrichment, StreamRules
 from freshdata.errors import ContractError
 
 SUFFIX = ".odcs.yaml"
 # Names become table, topic and column identifiers: nothing that would need quoting anywhere.
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
+# Files of a commit stay few however many tenants there are.
+DEFAULT_TENANT_PARTITION = "bucket(32)"
+VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
 ISO_DURATION = TypeAdapter(timedelta)
 PHYSICAL: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -49,7 +53,7 @@ def load_contracts(folder: Path) -> dict[str, Contract]:
         The contracts by name, sorted.
 
     Raises:
-        ContractError: a file is not a valid contract, or two files use one name.
+        ContractError: a file is not a valid contract, two files use one name, or a lookup does not fit its stream.
     """
     contracts: dict[str, Contract] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -59,6 +63,7 @@ def load_contracts(folder: Path) -> dict[str, Contract]:
         contracts[contract.name] = contract
     if not contracts:
         raise ContractError(str(folder), "no contract found.", remedy=f"Put a *{SUFFIX} file there.")
+    check_enrichments(contracts)
     return contracts
 
 
@@ -72,9 +77,43 @@ def load_contract(path: Path) -> Contract:
         odcs = OpenDataContractStandard.from_file(str(path))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise ContractError(path.name, f"cannot be read: {error}.", remedy="See docs/contracts.md.") from error
+    return _contract(path.name, odcs)
+
+
+def contract_text(contract: Contract) -> str:
+    """A contract's document as JSON, as it is published: the same for the same contents, comments left out."""
+    text: str = contract.odcs.model_dump_json(by_alias=True, exclude_none=True)
+    return text
+
+
+def parse_contract(source: str, text: str) -> Contract:
+    """Read what :func:`contract_text` wrote.
+
+    Args:
+        source: Where the text comes from, for error messages.
+        text: The document.
+
+    Raises:
+        ContractError: it lacks what the platform needs.
+    """
+    try:
+        return _contract(source, OpenDataContractStandard.model_validate_json(text))
+    except ValidationError as error:
+        raise ContractError(source, f"cannot be read: {error}.", remedy="Publish the contract again.") from error
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """A version's place in the order of versions: ``1.10`` comes after ``1.9``, and ``1.0`` is ``1``."""
+    numbers = [int(number) for number in version.split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _contract(source: str, odcs: OpenDataContractStandard) -> Contract:
     if not odcs.schema_ or len(odcs.schema_) != 1:
-        raise ContractError(path.name, "must hold exactly one schema.", remedy="Write one contract for each stream.")
-    return _Reader(path.name, odcs, odcs.schema_[0]).contract()
+        raise ContractError(source, "must hold exactly one schema.", remedy="Write one contract for each stream.")
+    return _Reader(source, odcs, odcs.schema_[0]).contract()
 
 
 class _Reader:
@@ -101,6 +140,9 @@ class _Reader:
         if not keys:
             raise self.error("has no primary key.", "Mark a property with primaryKey: true.")
         keys.sort(key=lambda item: item.primaryKeyPosition or 0)
+        if not VERSION.fullmatch(str(self.odcs.version)):
+            raise self.error(f"the version is {self.odcs.version!r}.", "Use numbers and dots, such as 1.2.0.")
+        primary_key = tuple(str(item.name) for item in keys)
         return Contract(
             name=name,
             version=str(self.odcs.version),
@@ -108,8 +150,9 @@ class _Reader:
             description=self.schema.description or "",
             owner=(self.odcs.team.name if self.odcs.team and hasattr(self.odcs.team, "name") else "") or "unowned",
             columns=columns,
-            primary_key=tuple(str(item.name) for item in keys),
+            primary_key=primary_key,
             stream=self.rules({column.name: column for column in columns}) if kind == "stream" else None,
+            validity=read_validity(self.file, kind, self.custom, columns, primary_key),
             odcs=self.odcs,
         )
 
@@ -147,7 +190,7 @@ class _Reader:
 
     def rules(self, columns: dict[str, Column]) -> StreamRules:
         dedupe_key = tuple(self.custom.get("dedupeKey") or ())
-        tenant = self.custom.get("tenantPartition", "tenant")
+        tenant = self.custom.get("tenantPartition", DEFAULT_TENANT_PARTITION)
         buckets = re.fullmatch(r"bucket\((\d{1,4})\)", str(tenant))
         if tenant != "tenant" and not buckets:
             raise self.error(f"tenantPartition is {tenant!r}.", "Use tenant or bucket(N).")
@@ -173,10 +216,14 @@ class _Reader:
             publish_clean_from=self.custom.get("publishCleanFrom", "beginning"),
             freshness=self.sla("freshness"),
             idle_after=self.duration("tenantIdleAfter", "P7D"),
-            enrichments=tuple(Enrichment(**item) for item in self.custom.get("enrichments") or ()),
+            enrichments=self.enrichments(columns),
         )
         self.check(rules, columns)
         return rules
+
+    def enrichments(self, columns: dict[str, Column]) -> tuple[Enrichment, ...]:
+        event_date = str(self.custom.get("eventDateField", "event_date"))
+        return read_enrichments(self.file, self.custom.get("enrichments") or [], columns, event_date, self.identifier)
 
     def commit_policy(self) -> CommitPolicy:
         given = self.custom.get("commitPolicy") or {}
@@ -225,10 +272,10 @@ class _Reader:
             raise self.error(f"field {rules.event_time_field} must be a timestamptz.", "Correct its physicalType.")
         if dated and columns[rules.event_date_field].type != PHYSICAL["date"]:
             raise self.error(f"field {rules.event_date_field} must be a date.", "Correct its physicalType.")
-        if rules.unknown_fields not in ("quarantine", "ignore") or rules.granularity not in ("day", "hour"):
+        if rules.unknown_fields not in ("quarantine", "ignore", "keep") or rules.granularity not in ("day", "hour"):
             raise self.error(
                 "unknownFieldPolicy or partitionGranularity has an unknown value.",
-                "Use quarantine|ignore and day|hour.",
+                "Use quarantine|ignore|keep and day|hour.",
             )
 
     def publish_clean(self) -> bool:

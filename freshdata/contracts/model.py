@@ -7,7 +7,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 Kind = Literal["stream", "lookup"]
-UnknownFields = Literal["quarantine", "ignore"]
+UnknownFields = Literal["quarantine", "ignore", "keep"]
+# The column that keeps an event's unknown fields. A contract's own names begin with a letter.
+EXTRA = "_extra"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class Enrichment:
     lookup: str
     key: str
     columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Validity:
+    """When each row of a lookup is valid: its key has one row for each begin.
+
+    Attributes:
+        begin: Column that says from when on.
+        end: Column that says until when, exclusive (null: open); None when a row is valid until the next one begins.
+    """
+
+    begin: str
+    end: str | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,8 @@ class StreamRules:
         allowed_lateness: How far behind the newest event time an event may be before it is flagged late.
         partition_idle_after: A Kafka partition without a record for this long no longer holds back the watermark.
         max_future: How far ahead of its Kafka timestamp an event time may be before the event is refused.
-        unknown_fields: What happens to an event that carries fields the contract does not name.
+        unknown_fields: What happens to an event that carries fields the contract does not name: it goes to quarantine,
+            they are left out, or they are kept in the column ``_extra``.
         granularity: Bronze partition granularity of the ingestion time.
         tenant_buckets: Number of hash buckets for the tenant partition; None partitions by the tenant itself.
         clustering: Columns that rows of a file are sorted by, before event time.
@@ -135,6 +151,7 @@ class Contract:
         columns: The fields, in contract order.
         primary_key: Primary key columns.
         stream: The stream rules; None for a lookup.
+        validity: When a lookup's rows are valid; None when they always are.
         odcs: The parsed ODCS document, for what reads it further (quality rules).
     """
 
@@ -146,6 +163,7 @@ class Contract:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     stream: StreamRules | None
+    validity: Validity | None
     odcs: Any
 
     @property
@@ -167,5 +185,7 @@ class Contract:
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The contract's own fields as an Arrow schema."""
-        return pa.schema([pa.field(column.name, column.type, not column.required) for column in self.columns])
+        """The contract's own fields as an Arrow schema, and ``_extra`` where it keeps unknown ones."""
+        fields = [pa.field(column.name, column.type, not column.required) for column in self.columns]
+        keeps = self.stream is not None and self.stream.unknown_fields == "keep"
+        return pa.schema([*fields, pa.field(EXTRA, pa.string())] if keeps else fields)

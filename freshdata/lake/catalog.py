@@ -6,9 +6,7 @@ from urllib.parse import urlparse
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
 from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import BucketTransform, IdentityTransform, Transform
@@ -16,6 +14,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from freshdata.contracts import Contract
 from freshdata.errors import LakeError
+from freshdata.lake.publication import add_columns, iceberg_schema, publish
 from freshdata.settings import Settings
 
 # Spark and Trino find the tables under this name too: in a JDBC catalog it is part of a table's identity.
@@ -98,25 +97,31 @@ def bronze_schema(contract: Contract, lookups: dict[str, Contract]) -> pa.Schema
 
 
 def ensure_stream_tables(catalog: Catalog, contract: Contract, lookups: dict[str, Contract]) -> tuple[Table, Table]:
-    """Create, or bring up to the contract, a stream's Bronze and quarantine tables.
+    """Create a stream's Bronze and quarantine tables, or bring them up to the contract, and publish it.
 
-    Columns that the contract has gained are added as optional ones; old files are not touched.
+    Columns that the contract has gained are added as optional ones; old files are not touched. A table that goes by a
+    newer version stays as it is.
 
     Returns:
         The Bronze and the quarantine table.
+
+    Raises:
+        EvolutionError: the contract would break what is stored or sent.
     """
     rules = contract.rules
     by_tenant: Transform[Any, Any] = (
         BucketTransform(rules.tenant_buckets) if rules.tenant_buckets else IdentityTransform()
     )
     time_column = "ingestion_hour" if rules.granularity == "hour" else "ingestion_date"
-    bronze = ensure_table(
+    schema = bronze_schema(contract, lookups)
+    bronze = _create_table(
         catalog,
         contract.table,
-        bronze_schema(contract, lookups),
+        schema,
         partition_by={time_column: IdentityTransform(), rules.tenant_field: by_tenant},
         sort_by=(*rules.clustering, rules.event_time_field),
     )
+    publish(bronze, contract, schema)
     quarantine = ensure_table(
         catalog, contract.quarantine_table, QUARANTINE_SCHEMA, partition_by={"ingestion_date": IdentityTransform()}
     )
@@ -140,8 +145,22 @@ def ensure_table(
         partition_by: Source column to its partition transform.
         sort_by: Columns of the sort order.
     """
+    table = _create_table(catalog, name, schema, partition_by=partition_by, sort_by=sort_by)
+    add_columns(table, schema)
+    return table
+
+
+def _create_table(
+    catalog: Catalog,
+    name: str,
+    schema: pa.Schema,
+    *,
+    partition_by: dict[str, Transform[Any, Any]] | None = None,
+    sort_by: tuple[str, ...] = (),
+) -> Table:
+    """Create a table, or load the one there is."""
     _ensure_namespace(catalog, name.rpartition(".")[0])
-    iceberg = assign_fresh_schema_ids(_pyarrow_to_schema_without_ids(schema))
+    iceberg = iceberg_schema(schema)
     try:
         return catalog.create_table(
             name,
@@ -158,12 +177,7 @@ def ensure_table(
             properties=TABLE_PROPERTIES,
         )
     except TableAlreadyExistsError:
-        table = catalog.load_table(name)
-    if added := [field for field in iceberg.fields if field.name not in table.schema().column_names]:
-        with table.update_schema() as update:
-            for field in added:
-                update.add_column(field.name, field.field_type, required=False)
-    return table
+        return catalog.load_table(name)
 
 
 def _ensure_namespace(catalog: Catalog, namespace: str) -> None:

@@ -18,6 +18,9 @@ TOPIC_CONFIG = {
     "retention.bytes": "-1",
     "cleanup.policy": "delete",
     "message.timestamp.type": "CreateTime",
+    # What a topic refuses is lost at its producer, where nobody sees it. Kafka's 1 MB is too little: up to this size a
+    # message is kept, in quarantine if it is no event. A broker takes requests of at most 100 MB.
+    "max.message.bytes": str(16 * 1024 * 1024),
 }
 
 

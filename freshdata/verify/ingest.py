@@ -4,10 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
+from freshdata.contracts.model import EXTRA
 from freshdata.lake.catalog import load_table
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
+from freshdata.lake.publication import followed_contract
 from freshdata.settings import Settings
 from freshdata.verify.report import MOST_EXAMPLES, Finding
 from freshdata.verify.topic import PartitionContent, read_partition
@@ -18,31 +21,60 @@ MICROSECONDS = 1_000_000
 def verify_ingest(settings: Settings, catalog: Catalog, contract: Contract) -> tuple[list[Finding], dict[str, int]]:
     """Compare every record of a stream's topic, up to the offsets Bronze has committed, with what the tables hold.
 
+    Records are judged by the contract that the table goes by. What an older version of it has refused stays refused;
+    only its bytes are compared.
+
     Returns:
         The findings, and what became of the records.
     """
     bronze, quarantine = load_table(catalog, contract.table), load_table(catalog, contract.quarantine_table)
+    contract = followed_contract(bronze, contract)
     progress = read_progress(bronze) or Progress("", contract.rules.topic)
     findings: list[Finding] = []
     # Each is read once and pinned, so that a worker that commits meanwhile does not make the two sides differ.
     rows, rejected = bronze.scan().to_arrow(), quarantine.scan().to_arrow()
+    gained = _gained_columns(bronze, contract)
     for partition, done in sorted(progress.partitions.items()):
-        content = read_partition(settings, contract, partition, done.offset)
-        mine = rows.filter(pc.equal(rows["_partition"], partition))
-        findings += _compare(contract, content, mine, done, partition)
         of_partition = pc.and_(pc.equal(rejected["partition"], partition), pc.less(rejected["offset"], done.offset))
-        findings.append(_compare_quarantine(contract, content, rejected.filter(of_partition)))
+        kept_out = rejected.filter(of_partition)
+        by_older = kept_out.filter(pc.not_equal(kept_out["contract_version"], contract.version))
+        content = read_partition(settings, contract, partition, done.offset, by_older["offset"].to_pylist())
+        mine = rows.filter(pc.equal(rows["_partition"], partition))
+        findings += _compare(contract, content, mine, done, partition, gained=gained)
+        findings.append(_compare_quarantine(contract, content, kept_out))
     total = progress.total()
     counts = {name: getattr(total, name) for name in ("consumed", "accepted", "duplicates", "rejected", "late")}
     return _summed(findings), counts
 
 
+def _gained_columns(bronze: Table, contract: Contract) -> list[str]:
+    """The columns that rows may lack although their events had the field: it was an unknown one when they came.
+
+    Where unknown fields go to quarantine there are none.
+    """
+    if contract.rules.unknown_fields == "quarantine":
+        return []
+    first = bronze.schemas()[min(bronze.schemas())].column_names
+    return [name for name in contract.arrow_schema.names if name not in first]
+
+
 def _compare(
-    contract: Contract, content: PartitionContent, rows: pa.Table, done: PartitionProgress, partition: int
+    contract: Contract,
+    content: PartitionContent,
+    rows: pa.Table,
+    done: PartitionProgress,
+    partition: int,
+    *,
+    gained: list[str],
 ) -> list[Finding]:
     import duckdb
 
     key = contract.rules.dedupe_key[0]
+    # What was unknown is null where the field has its column by now, and still in `_extra`.
+    unknown = {name: f'CASE WHEN t."{name}" IS NOT NULL THEN s."{name}" END AS "{name}"' for name in gained}
+    if gained and EXTRA in contract.arrow_schema.names:
+        unknown[EXTRA] = f't."{EXTRA}" AS "{EXTRA}"'
+    replaced = f"s.* REPLACE ({', '.join(unknown.values())})" if unknown else "s.*"
     columns = ", ".join(f'"{name}"' for name in [*contract.arrow_schema.names, "_offset"])
     version = f', "{contract.rules.version_field}"' if contract.rules.version_field else ""
     with duckdb.connect() as connection:
@@ -67,7 +99,8 @@ def _compare(
             ),
             finding(
                 "every stored row was sent, once, with these values",
-                f"SELECT {columns} FROM stored EXCEPT ALL SELECT {columns} FROM sent",  # noqa: S608
+                f"SELECT {columns} FROM stored EXCEPT ALL SELECT {columns} FROM "  # noqa: S608
+                f"(SELECT {replaced} FROM sent s LEFT JOIN stored t USING (_offset))",
                 rows.num_rows,
             ),
             finding(

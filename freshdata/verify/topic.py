@@ -1,7 +1,7 @@
 """Read back what a topic holds, decoded by its contract."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,9 @@ class PartitionContent:
     rejected: pa.Table
 
 
-def read_partition(settings: Settings, contract: Contract, partition: int, end: int) -> PartitionContent:
+def read_partition(
+    settings: Settings, contract: Contract, partition: int, end: int, refused: Collection[int] = ()
+) -> PartitionContent:
     """Read a partition from its first record to an offset.
 
     Args:
@@ -45,6 +47,7 @@ def read_partition(settings: Settings, contract: Contract, partition: int, end: 
         contract: The stream's contract.
         partition: Kafka partition.
         end: Offset to stop before.
+        refused: Offsets of records that break the contract whatever they hold.
 
     Raises:
         ServiceError: the broker does not deliver.
@@ -59,8 +62,10 @@ def read_partition(settings: Settings, contract: Contract, partition: int, end: 
         offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
         times = np.fromiter((message.timestamp()[1] for message in messages), np.int64, len(messages))
         decoded = decoder(values, keys, times)
-        valid.append(decoded.rows.append_column("_offset", pa.array(offsets[decoded.positions])))
-        bad = [position for position, _ in decoded.rejected]
+        keeps = ~np.isin(offsets[decoded.positions], list(refused))
+        good = decoded.positions[keeps]
+        valid.append(decoded.rows.filter(pa.array(keeps)).append_column("_offset", pa.array(offsets[good])))
+        bad = np.setdiff1d(np.arange(len(messages)), good)
         columns = [offsets[bad], [keys[position] for position in bad], [values[position] for position in bad]]
         rejected.append(pa.table(columns, schema=REJECTED_SCHEMA))
         records += len(messages)

@@ -1,19 +1,27 @@
 """Runs one seed's plan: real workers, a real broker and a real lake, a producer that never stops, and the faults."""
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import ConsumerGroupState, KafkaException, Producer
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from pyiceberg.catalog import Catalog
 
@@ -21,16 +29,22 @@ from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.progress import read_progress
 from freshdata.services.kafka import client_config, end_offsets, ensure_topics
-from freshdata.services.processes import bound_command
 from freshdata.settings import Settings
+from stream_workers.clean import clean_group
+from tests.chaos.launch import Transformer, start_worker
 from tests.chaos.proxy import FaultyCatalog
-from tests.chaos.schedule import MOST_WORKERS, Plan
+from tests.chaos.schedule import Plan
 from tests.chaos.traffic import Record, Traffic
 from tests.streams import flight_contract
 
 PATIENCE = 150.0  # Seconds a condition may take: several session timeouts on a busy machine.
-BURST = 10  # Records sent each time a condition is looked at: the producer never pauses.
-LAKE_BYTES = 512 * 1024 * 1024
+END_SECONDS = 60.0  # What a worker may take to end; then it is asked where it hangs.
+LOOK_SECONDS = 0.1
+BURST = 40  # Records sent each time a condition is looked at: the producer never pauses.
+GAVE_UP = "Timeout (0:"  # What faulthandler writes before the stacks of a worker whose stop hangs.
+LAKE_BYTES = 256 * 1024 * 1024
+# Every fault that leaves a member of the group behind lasts for a session: it is as short as the broker allows.
+SESSION = {"session.timeout.ms": "4000", "heartbeat.interval.ms": "1000"}
 
 
 class ChaosError(AssertionError):
@@ -52,7 +66,7 @@ class Member:
 
     name: str
     slot: int
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     fault: Path
     log: Path
     doomed: bool = False
@@ -60,7 +74,23 @@ class Member:
     @property
     def ended(self) -> bool:
         """Whether the process has ended."""
-        return self.process.poll() is not None
+        return self.process.exitcode is not None
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.process.kill()
+        self.process.join()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has let it in: of a worker that keeps its name, the broker thinks so before."""
+        return b" assigned stream=" in self.log.read_bytes()
 
     @property
     def held(self) -> bool:
@@ -91,6 +121,7 @@ class Chaos:
     def __init__(self, settings: Settings, broker: Settings, environment: dict[str, str], plan: Plan) -> None:
         self.settings, self.broker, self.plan = settings, broker, plan
         self.environment = environment
+        _change_contract(settings.contracts_dir / "flight_events.odcs.yaml")
         self.contract = flight_contract(settings)
         self.traffic = Traffic(plan.seed)
         self.faults: Counter[str] = Counter()
@@ -119,8 +150,10 @@ class Chaos:
             ensure_stream_tables(self.catalog, self.contract, load_contracts(self.settings.contracts_dir))
             self.proxy = None
             if self.plan.catalog == "rest":
-                self.proxy = stack.enter_context(FaultyCatalog(self.catalog))
+                self.proxy = stack.enter_context(FaultyCatalog(self.catalog, self._slay))
             stack.callback(self._kill_all)
+            self.transformer = Transformer(self.settings, self.folder / "transformer.log")
+            stack.callback(self.transformer.close)
             for _ in range(self.plan.workers):
                 self.start()
             yield self
@@ -130,64 +163,64 @@ class Chaos:
     def start(self, slot: int | None = None) -> Member:
         """Start a worker, in a slot or in the first that is free."""
         taken = {member.slot for member in self.members}
-        place = slot if slot is not None else min(set(range(MOST_WORKERS + 1)) - taken)
+        place = slot if slot is not None else next(number for number in itertools.count() if number not in taken)
         self._started += 1
         name = f"chaos-{place}" if self.plan.named else f"chaos-{place}-{self._started}"
         fault, log = self.folder / f"{self._started}.fault", self.folder / f"{self._started}.log"
         own = {"FRESHDATA_FAULT_FILE": str(fault)}
         own |= {"FRESHDATA_WORKER_ID": name} if self.plan.named else {}
-        own |= {"FRESHDATA_KAFKA_CONFIG": json.dumps({"client.id": name})}
-        own |= {"FRESHDATA_CATALOG_URI": self.proxy.url} if self.proxy else {}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                # It dies with this process, however this one ends.
-                bound_command((sys.executable, "-m", "stream_workers", self.contract.name), signal.SIGKILL),
-                env=self.environment | own,
-                stdout=output,
-                stderr=output,
-            )
+        own |= {"FRESHDATA_KAFKA_CONFIG": json.dumps({"client.id": name} | SESSION)}
+        own |= {"FRESHDATA_CATALOG_URI": f"{self.proxy.url}/{fault.stem}"} if self.proxy else {}
+        process = start_worker(self.contract.name, self.environment | own, log, forked=self.plan.forked)
         member = Member(name, place, process, fault, log)
         self.members.append(member)
         return member
 
     def kill(self, member: Member) -> None:
         """``kill -9``, and a successor."""
-        member.process.kill()
-        member.process.wait()
+        member.kill()
         self.members.remove(member)
         self.start(member.slot)
 
+    def _slay(self, client: str) -> None:
+        """Kill the worker that the catalog knows by a name."""
+        for member in self.members + self.zombies:
+            if member.fault.stem == client:
+                member.doomed = True
+                os.kill(member.pid, signal.SIGKILL)
+
     def _kill_all(self) -> None:
         for member in self.members + self.zombies:
-            member.process.kill()
-            member.process.wait()
+            member.kill()
 
-    def _replace_the_dead(self) -> None:
+    def replace_the_dead(self) -> None:
         """What a supervisor does: a worker that has ended is started again in its place."""
         for member in [member for member in self.members if member.ended]:
             if not member.doomed:
-                self.exits.append(f"code {member.process.returncode}: {last_line(member.log)}")
+                self.exits.append(f"code {member.process.exitcode}: {last_line(member.log)}")
             self.members.remove(member)
             self.start(member.slot)
 
     # --- conditions ---
 
-    def until(self, condition: Callable[[], Any], what: str, *, sending: bool = True) -> None:
+    def until(
+        self, condition: Callable[[], Any], what: str, *, sending: bool = True, patience: float = PATIENCE
+    ) -> None:
         """Go on sending, and replacing workers that die, until a condition is true.
 
         Raises:
             ChaosError: it does not come true.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not condition():
             if time.monotonic() > deadline:
-                raise ChaosError(f"{what} did not happen in {PATIENCE:.0f} s\n{self.tails()}")
+                raise ChaosError(f"{what} did not happen in {patience:.0f} s\n{self.tails()}")
             if sending:
                 self.send(self.traffic.take(BURST))
             self.producer.poll(0)
             if self.watching:
-                self._replace_the_dead()
-            time.sleep(0.05)
+                self.replace_the_dead()
+            time.sleep(LOOK_SECONDS)
 
     def until_sent(self, count: int) -> None:
         """Go on until so many more records have been sent."""
@@ -222,6 +255,8 @@ class Chaos:
 
     def settled(self) -> bool:
         """Whether the group consists of just the workers that run, and every partition has an owner."""
+        if not all(member.joined for member in self.members):
+            return False
         owned = self.owned()
         return set(owned) == {member.name for member in self.members} and (
             set().union(*owned.values()) == set(range(self.contract.rules.topic_partitions))
@@ -231,6 +266,16 @@ class Chaos:
         """Partition to the offset that Bronze has committed."""
         done = read_progress(self.catalog.load_table(self.contract.table))
         return {number: part.offset for number, part in done.partitions.items()} if done else {}
+
+    def published(self) -> dict[int, int]:
+        """Partition to the offset up to which the clean topic is complete."""
+        topic = self.contract.rules.topic
+        places = [TopicPartition(topic, number) for number in range(self.contract.rules.topic_partitions)]
+        asked = ConsumerGroupTopicPartitions(clean_group(self.contract), places)
+        [answer] = self.admin.list_consumer_group_offsets([asked]).values()
+        with suppress(KafkaException):
+            return {place.partition: place.offset for place in answer.result(30).topic_partitions if place.offset > 0}
+        return {}
 
     def until_past(self, goal: dict[int, int], what: str) -> None:
         """Go on until Bronze has committed every offset before these."""
@@ -253,28 +298,77 @@ class Chaos:
     # --- the end ---
 
     def finish(self) -> None:
-        """Send what was held back, wait until all is stored, and stop the workers."""
+        """Send what was held back, wait until Bronze and the clean topic have it, and stop the workers.
+
+        Raises:
+            ChaosError: a layer does not get it, or a worker does not end.
+        """
         self.send(self.traffic.rest())
         self.until(lambda: len(self.producer) == 0, "the delivery of every record", sending=False)
         ends = {number: end for number, end in self.ends().items() if end}
         self.until(lambda: self.committed() == ends, "catching up", sending=False)
+        self.until(lambda: self.published() == ends, "the clean topic's catching up", sending=False)
         if self.undelivered:
             raise ChaosError(f"{len(self.undelivered)} records were not delivered: {self.undelivered[0]}")
         self.watching = False
         for member in self.members:
+            member.process.terminate()
+        for member in self.members:
             self.stop(member)
+        # A run beside the faults may have failed: it is repeated, as an orchestrator does.
+        self.until(self.transformer.ended, "the end of a transformation", sending=False)
+        if error := self.transformer.error():
+            self.exits.append(f"transformer: {error}")
+        self.transformer.begin()
 
-    def stop(self, member: Member) -> None:
-        """SIGTERM: a worker commits and ends by itself.
+    def transformed(self) -> None:
+        """Wait until Silver and Gold have what Bronze has.
 
         Raises:
-            ChaosError: it does not, or with an error.
+            ChaosError: they cannot be built.
+        """
+        self.until(self.transformer.ended, "the last transformation", sending=False)
+        if error := self.transformer.error():
+            raise ChaosError(f"Silver and Gold could not be built: {error}")
+
+    def stop(self, member: Member, *, may_give_up: bool = False) -> None:
+        """SIGTERM: a worker commits and ends by itself.
+
+        Args:
+            member: The worker.
+            may_give_up: Whether it may end by its own last resort, because something that it waits for is gone.
+
+        Raises:
+            ChaosError: it does not, with the line on which each of its threads hangs; or it ends with an error.
         """
         member.process.terminate()
-        self.until(lambda: member.ended, "the end of a worker after SIGTERM", sending=self.watching)
+        try:
+            self.until(
+                lambda: member.ended, "the end of a worker after SIGTERM", sending=self.watching, patience=END_SECONDS
+            )
+        except ChaosError:
+            os.kill(member.pid, signal.SIGABRT)
+            member.process.join(10)
+        said = member.log.read_text(errors="replace")
+        if member.process.exitcode == 1 and GAVE_UP in said and may_give_up:
+            self.exits.append(f"gave up waiting after SIGTERM: {member.log.name}")
         # One that is still importing its libraries dies by the signal.
-        if member.process.returncode not in (0, -signal.SIGTERM):
-            raise ChaosError(f"after SIGTERM a worker ended with {member.process.returncode}:\n{self.tails()}")
+        elif member.process.exitcode not in (0, -signal.SIGTERM):
+            raise ChaosError(f"after SIGTERM a worker ended with {member.process.exitcode}:\n{said[-20_000:]}")
+
+    def keep(self, folder: Path) -> None:
+        """Save what there is to look at after a failure: the lake, every worker's log, and the plan."""
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.settings.home, folder / "home", ignore=shutil.ignore_patterns("balloon"))
+        shutil.copytree(self.folder, folder / "logs")
+        (folder / "plan.txt").write_text(f"{self.plan}\n")
+
+
+def _change_contract(path: Path) -> None:
+    """Publish the clean topic too, and commit often: each commit may be hit, and is waited for."""
+    own = "{property: publishClean, value: true}", "{property: commitPolicy, value: {maxAge: PT0.3S, minFileRows: 1}}"
+    marker = "customProperties:\n"
+    path.write_text(path.read_text().replace(marker, marker + "".join(f"      - {line}\n" for line in own), 1))
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pyiceberg.exceptions import CommitFailedException
 
-from freshdata.services.broker import address_file
-from freshdata.services.kafka import running_broker
+from freshdata.services.broker import address_file, running_broker
 from freshdata.services.processes import read_json
 from tests.chaos.harness import Chaos, ChaosError, Member
-from tests.chaos.schedule import MOST_WORKERS, ON_ASSIGNMENT, Step
+from tests.chaos.launch import SQLITE_ANSWER
+from tests.chaos.schedule import ON_ASSIGNMENT, Step
 
 FULL_RECORDS = 400  # What a full disk, or a locked catalog, lasts for: several commits.
 ATTEMPTS = 3
@@ -27,7 +27,11 @@ def run(chaos: Chaos) -> None:
     Raises:
         ChaosError: something did not happen.
     """
-    for step in chaos.plan.steps:
+    for number, step in enumerate(chaos.plan.steps):
+        if number == len(chaos.plan.steps) // 2:
+            # Beside the traffic and the faults; it is done again at the end, with what came since.
+            chaos.until(chaos.committed, "a first commit")
+            chaos.transformer.begin()
         if step.calm:
             chaos.until(chaos.settled, f"recovering before: {step}")
             chaos.until(chaos.committed, "a first commit")
@@ -38,6 +42,7 @@ def run(chaos: Chaos) -> None:
 
 
 def _target(chaos: Chaos, step: Step) -> Member:
+    chaos.replace_the_dead()
     return chaos.members[step.target % len(chaos.members)]
 
 
@@ -45,6 +50,10 @@ def _armed(chaos: Chaos, step: Step, action: str) -> Member:
     """The worker that was told what to do at the step's point; points of an assignment need a worker that gets one."""
     member = _target(chaos, step)
     if step.point in ON_ASSIGNMENT:
+        # Of a partition without rows there is nothing to rebuild, and a group that still forms may have none to give.
+        chaos.until(chaos.settled, f"recovering before: {step}")
+        partitions = chaos.contract.rules.topic_partitions
+        chaos.until(lambda: len(chaos.committed()) == partitions, "a first commit of every partition")
         chaos.kill(member)
         member = chaos.members[-1]
     member.tell(action, step.point)
@@ -61,7 +70,7 @@ def _kill_at(chaos: Chaos, step: Step) -> None:
         member.doomed = True
         chaos.until(lambda member=member: member.ended, f"the end of a worker by: {step}")
         # It may have ended of an earlier fault.
-        if member.process.returncode == -signal.SIGKILL:
+        if member.process.exitcode == -signal.SIGKILL:
             return
     raise ChaosError(f"no worker was killed by: {step}\n{chaos.tails()}")
 
@@ -72,9 +81,14 @@ def _fail_at(chaos: Chaos, step: Step) -> None:
     chaos.until(lambda: member.ended or not member.fault.exists(), f"reaching: {step}")
 
 
-def _error_after_commit(chaos: Chaos, step: Step) -> None:
-    """The catalog has committed, but the worker is told of an error."""
-    _fail_at(chaos, replace(step, point="after-commit"))
+def _after_answer(chaos: Chaos, step: Step) -> None:
+    """The catalog has committed, but the worker that asked is killed before it knows, or told of an error."""
+    if chaos.proxy:
+        _catalog_fault(chaos, step)
+    elif step.kind == "kill before answer":
+        _kill_at(chaos, replace(step, point=SQLITE_ANSWER))
+    else:
+        _fail_at(chaos, replace(step, point=SQLITE_ANSWER))
 
 
 def _hold_at(chaos: Chaos, step: Step) -> None:
@@ -92,7 +106,7 @@ def _zombie(chaos: Chaos, step: Step) -> None:
         chaos.until(lambda: member.held or member.ended, f"reaching: {step}")
     if member.ended:
         return
-    os.kill(member.process.pid, signal.SIGSTOP)
+    os.kill(member.pid, signal.SIGSTOP)
     chaos.members.remove(member)
     chaos.zombies.append(member)
     chaos.start(member.slot if chaos.plan.named else None)
@@ -100,7 +114,7 @@ def _zombie(chaos: Chaos, step: Step) -> None:
         chaos.until(chaos.settled, "the group's farewell to a stopped worker")
     chaos.until_past(chaos.ends(), "the work of a stopped worker's successors")
     member.untell()
-    os.kill(member.process.pid, signal.SIGCONT)
+    os.kill(member.pid, signal.SIGCONT)
     if chaos.plan.named:
         # Of two that claim a name Kafka refuses the one that came first, for good: it has to end. That may be the
         # successor, if the other woke up as a newcomer; started again, it takes the name back.
@@ -120,14 +134,14 @@ def _disk_full(chaos: Chaos, step: Step) -> None:
     else:
         # Without a disk of its own: the kernel refuses to make any file longer. New processes are not hit.
         for member in chaos.members:
-            resource.prlimit(member.process.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+            resource.prlimit(member.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
     chaos.until(lambda: chaos.traffic.sent >= goal or len(chaos.exits) > before + 1, "noticing a full disk")
     if chaos.own_disk:
         balloon.unlink()
     else:
         for member in chaos.members:
             with suppress(ProcessLookupError):
-                resource.prlimit(member.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+                resource.prlimit(member.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 
 def _fill(balloon: Path) -> None:
@@ -166,9 +180,10 @@ def _foreign_commit(chaos: Chaos, number: int) -> None:
 
 
 def _catalog_fault(chaos: Chaos, step: Step) -> None:
-    assert chaos.proxy is not None
-    chaos.proxy.arm(step.kind, step.count)
-    chaos.until(lambda: chaos.proxy.armed == 0, f"meeting: {step}")
+    proxy = chaos.proxy
+    assert proxy is not None
+    proxy.arm(step.kind, step.count)
+    chaos.until(lambda: proxy.armed == 0, f"meeting: {step}")
 
 
 def _catalog_locked(chaos: Chaos, step: Step) -> None:
@@ -191,22 +206,22 @@ def _broker_restart(chaos: Chaos, step: Step) -> None:
 
 def _stop_without_broker(chaos: Chaos, step: Step) -> None:
     """A worker is told to end while the broker does not answer."""
+    chaos.until(chaos.settled, f"recovering before: {step}")
     broker, member = _broker_pid(chaos), _target(chaos, step)
     os.kill(broker, signal.SIGSTOP)
     try:
         chaos.until_sent(step.gap)
         chaos.members.remove(member)
         chaos.zombies.append(member)
-        chaos.stop(member)
+        chaos.stop(member, may_give_up=True)
     finally:
         os.kill(broker, signal.SIGCONT)
     chaos.start(member.slot)
 
 
 def _add_worker(chaos: Chaos, step: Step) -> None:
-    if len(chaos.members) < MOST_WORKERS:
-        chaos.start()
-        chaos.until(chaos.settled, "the entry of a new worker")
+    chaos.start()
+    chaos.until(chaos.settled, "the entry of a new worker")
 
 
 def _remove_worker(chaos: Chaos, step: Step) -> None:
@@ -229,12 +244,12 @@ KINDS: dict[str, Callable[[Chaos, Step], None]] = {
     "disk full": _disk_full,
     "conflict": _conflict,
     "catalog answer lost": _catalog_fault,
-    "catalog error after success": _catalog_fault,
+    "catalog error after success": _after_answer,
+    "kill before answer": _after_answer,
     "catalog commits late": _catalog_fault,
     "catalog down": _catalog_fault,
     "catalog slow": _catalog_fault,
     "catalog locked": _catalog_locked,
-    "error after commit": _error_after_commit,
     "broker restart": _broker_restart,
     "stop without broker": _stop_without_broker,
     "add worker": _add_worker,

@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
@@ -48,20 +49,24 @@ class WritableFace(CatalogFace):
 class FaultyCatalog:
     """Serves a catalog over HTTP and breaks the answers it was told to; a context manager.
 
+    Args:
+        catalog: The catalog.
+        kill: Kills the client of a name.
+
     Attributes:
-        url: The REST endpoint.
+        url: The REST endpoint; a client appends its name, as in ``http://…/7``.
         injected: How often each fault happened.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, kill: Callable[[str], None]) -> None:
+        self.kill = kill
         self._stack = ExitStack()
         self.upstream = urlparse(self._stack.enter_context(WritableFace(catalog)).url).netloc
         self.injected: Counter[str] = Counter()
         self._armed: list[str] = []
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, name="catalog-proxy", daemon=True).start()
         self._stack.callback(server.server_close)
@@ -95,6 +100,13 @@ class FaultyCatalog:
             return fault
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that are killed are what this is for."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     proxy: FaultyCatalog
     protocol_version = "HTTP/1.1"
@@ -102,12 +114,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_request(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        client, _, rest = self.path.removeprefix("/").partition("/")
+        self.path = f"/{rest}"
         match self.proxy.fault_of(self.command, self.path):
             case "catalog down":
                 self._answer(503, b'{"error": {"message": "down", "type": "ServiceUnavailable", "code": 503}}')
             case "catalog answer lost":
                 self._forward(raw)
                 self._hang_up()
+            case "kill before answer":
+                self._forward(raw)
+                self.proxy.kill(client)
+                self.close_connection = True
             case "catalog error after success":
                 self._forward(raw)
                 self._answer(500, b'{"error": {"message": "broken", "type": "InternalServerError", "code": 500}}')

@@ -3,33 +3,37 @@
 import random
 from dataclasses import dataclass
 
-# Every point that the worker reaches for a stream without a clean topic (``stream_workers.faults.reach``).
+# Every point that a worker reaches (``stream_workers.faults.reach``); the last two only when it is given partitions.
 POINTS = (
     "before-write",
+    "before-quarantine-commit",
     "after-quarantine-commit",
     "after-data-files",
     "before-commit",
     "after-commit",
+    "between-commits",
+    "in-clean-transaction",
+    "after-clean-commit",
     "during-rebalance",
     "during-index-rebuild",
 )
-# A worker reaches these only when it is given partitions.
 ON_ASSIGNMENT = POINTS[-2:]
 IN_COMMIT = POINTS[:-2]
-# What only some catalogs can suffer; the first two answers of the REST catalog come after it did commit.
+# What the catalogs can suffer. Of an answer that is lost or an error, the catalog has committed before.
 OF_CATALOG = {
     "rest": (
         "catalog answer lost",
+        "kill before answer",
         "catalog error after success",
         "catalog commits late",
         "catalog down",
         "catalog slow",
     ),
-    "sqlite": ("catalog locked", "error after commit"),
+    "sqlite": ("kill before answer", "catalog error after success", "catalog locked"),
 }
 # These take long or hit everything, so every seed gets exactly one of them, in turn.
 GREAT = ("zombie", "zombie at", "disk full", "broker restart", "conflict", "stop without broker")
-SMALL = ("kill", "kill at", "hold at", "fail at", "add worker", "remove worker", "conflict")
+SMALL = ("kill", "hold at", "fail at", "add worker", "remove worker", "conflict")
 MOST_WORKERS = 3
 
 
@@ -67,6 +71,7 @@ class Plan:
         catalog: ``sqlite``, or ``rest`` behind the fault proxy.
         workers: Number of workers at the start.
         named: Whether the workers keep their names over restarts (Kafka's static membership).
+        forked: Whether the workers are forked from a process that has imported their libraries.
         steps: The faults, in order.
     """
 
@@ -74,10 +79,11 @@ class Plan:
     catalog: str
     workers: int
     named: bool
+    forked: bool
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
-        members = "named" if self.named else "anonymous"
+        members = ("named" if self.named else "anonymous") + (" forked" if self.forked else "")
         head = f"seed {self.seed}: {self.workers} {members} workers, {self.catalog} catalog"
         return "\n".join([head, *(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))])
 
@@ -85,24 +91,25 @@ class Plan:
 def plan_of(seed: int) -> Plan:
     """The plan of a seed.
 
-    What must not be left to chance goes round with the seed: seven seeds in a row kill at every named point, two have
+    What must not be left to chance goes round with the seed: six seeds in a row kill at every named point, two have
     both catalogs, and eleven have every great fault.
     """
     chance = random.Random(seed)  # noqa: S311 - a seeded test
     catalog = ("rest", "sqlite")[seed % 2]
     of_catalog = OF_CATALOG[catalog]
-    kinds = ["kill at", GREAT[(seed + seed // len(GREAT)) % len(GREAT)], of_catalog[seed // 2 % len(of_catalog)]]
-    kinds += chance.choices((*SMALL, *of_catalog), k=chance.randint(2, 3))
-    points = [POINTS[seed % len(POINTS)]]
+    kinds = [GREAT[(seed + seed // len(GREAT)) % len(GREAT)], of_catalog[seed // 2 % len(of_catalog)]]
+    kinds += ["kill at", "kill at", *chance.choices((*SMALL, *of_catalog), k=chance.randint(1, 2))]
+    points = [POINTS[number % len(POINTS)] for number in (2 * seed, 2 * seed + 1)]
     chance.shuffle(kinds)
     steps = tuple(_step(kind, chance, points) for kind in kinds)
-    return Plan(seed, catalog, chance.randint(1, MOST_WORKERS), chance.random() < 0.6, steps)
+    named = chance.random() < 0.6
+    return Plan(seed, catalog, chance.randint(1, MOST_WORKERS), named, seed % 10 != 0, steps)
 
 
 def _step(kind: str, chance: random.Random, points: list[str]) -> Step:
     point = ""
     if kind == "kill at":
-        point = points.pop() if points else chance.choice(POINTS)
+        point = points.pop()
     elif kind in ("hold at", "fail at"):
         point = chance.choice(POINTS)
     elif kind == "zombie at":

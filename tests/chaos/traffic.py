@@ -93,7 +93,17 @@ class Traffic:
             "scheduled_departure": (self._now - timedelta(minutes=5)).isoformat(),
             "flight_date": self._now.date().isoformat(),
         }
-        return flight_event(self._number, event_id=key, dep_delay=self._chance.randint(-20, 300), **times)
+        chance = self._chance
+        kind = chance.choices(("departed", "arrived", "cancelled"), (6, 3, 1))[0]
+        happened = {
+            "event_type": kind,
+            # Two events in a row of a carrier are one flight's.
+            "flight": self._number // 6 % 9000 + 1,
+            "dep_delay": chance.randint(-20, 300) if kind == "departed" else None,
+            "arr_delay": chance.randint(-40, 300) if kind == "arrived" and chance.random() < 0.9 else None,
+            "dest": chance.choice(("ORD", "IAH", "SFO")),
+        }
+        return flight_event(self._number, event_id=key, **happened, **times)
 
     def _event(self, event: dict[str, Any]) -> Record:
         if event["event_id"] not in self.valid:

@@ -79,7 +79,7 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["quarantine", "ignore"])
+@pytest.fixture(scope="module", params=["quarantine", "ignore", "keep"])
 def decoders(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("contract") / "things.odcs.yaml"
     path.write_text(TYPES.replace("UNKNOWN", request.param))

@@ -1,6 +1,7 @@
 """Decoding: rows stay aligned with messages, and every refused message is named with its reason."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -89,6 +90,41 @@ def test_unknown_fields_may_be_ignored(contracts):
     }
     decoded = decode(contracts["weather"], observation, keys=[b"EWR-20130105T1200Z"])
     assert decoded.rows.num_rows == 1
+
+
+def keeping(contract):
+    """The contract with unknown fields kept."""
+    return replace(contract, stream=replace(contract.rules, unknown_fields="keep"))
+
+
+def test_unknown_fields_may_be_kept_as_they_are_written(contracts):
+    contract = keeping(contracts["flight_events"])
+    plain = json.dumps(flight_event(1)).encode()
+    extra = b', "zeta": 1.10, "alpha": {"b": [1e400, 12345678901234567890.5], "a": null}, "_extra": "x"'
+    extra += b', "\\u0062": "\\u00e9"}'
+    decoded = decode(
+        contract, plain, plain[:-1] + extra, plain[:-1] + b', "twice": 1, "other": 2, "twice": 3}',
+        keys=[b"UA-000001-dep"] * 3,
+    )  # fmt: skip
+    assert decoded.rejected == []
+    assert decoded.rows.schema == contract.arrow_schema
+    assert decoded.rows.column_names[-1] == "_extra"
+    kept = decoded.rows["_extra"].to_pylist()
+    assert kept == [
+        None,
+        '{"zeta":1.10,"alpha":{"b": [1e400, 12345678901234567890.5], "a": null},"_extra":"x","b":"\\u00e9"}',
+        '{"twice":3,"other":2}',
+    ]
+    assert list(json.loads(kept[1])) == ["zeta", "alpha", "_extra", "b"]
+
+
+@pytest.mark.parametrize("value", [b'"\xff"', b"{", b"01", b"nope", b"[" * 200_000])
+def test_an_unknown_field_that_is_no_json_is_refused_where_it_is_kept(contracts, value):
+    contract = keeping(contracts["flight_events"])
+    broken = json.dumps(flight_event(1)).encode()[:-1] + b', "x": ' + value + b"}"
+    decoded = decode(contract, broken, flight_event(2), keys=[b"UA-000001-dep", b"UA-000002-dep"])
+    assert decoded.positions.tolist() == [1]
+    assert len(decoded.rejected) == 1
 
 
 def test_a_value_arrow_refuses_costs_its_own_row_only(tmp_path):

@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-import pyarrow as pa
-
-from freshdata.contracts import Column
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 
 
@@ -30,14 +27,3 @@ def test_hourly_streams_are_partitioned_by_the_hour(instance, contracts):
     contract = replace(contracts["weather"], stream=replace(contracts["weather"].rules, granularity="hour"))
     bronze, _ = ensure_stream_tables(open_catalog(instance), contract, contracts)
     assert [field.name for field in bronze.spec().fields] == ["ingestion_hour", "tenant_id"]
-
-
-def test_a_new_field_becomes_an_optional_column_and_old_ids_stay(instance, contracts):
-    catalog = open_catalog(instance)
-    before, _ = ensure_stream_tables(catalog, contracts["weather"], contracts)
-    gained = Column("gate", pa.string(), required=True, description="", enum=(), limits={})
-    contract = replace(contracts["weather"], columns=(*contracts["weather"].columns, gained))
-    after, _ = ensure_stream_tables(catalog, contract, contracts)
-    assert not after.schema().find_field("gate").required
-    ids = {field.name: field.field_id for field in after.schema().fields}
-    assert {field.name: field.field_id for field in before.schema().fields}.items() <= ids.items()

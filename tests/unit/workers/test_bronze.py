@@ -1,11 +1,15 @@
-"""The writer's two tables are fenced alike."""
+"""The writer's two tables are fenced alike, and it follows the contract that is published."""
+
+import json
 
 import pytest
 
+from freshdata.contracts import load_contract
 from freshdata.errors import FencedError
-from freshdata.lake.catalog import open_catalog
+from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from stream_workers import bronze
 from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
+from tests.streams import START, flight_event
 
 
 class Broken:
@@ -47,3 +51,85 @@ def test_the_first_broken_record_of_a_partition_is_kept_once_whoever_commits_fir
     with pytest.raises(FencedError):
         writers[0].commit(batches[0])
     assert open_catalog(instance).load_table("quarantine.flight_events").scan().to_arrow()["offset"].to_pylist() == [0]
+
+
+class Event:
+    """A departure at an offset of partition 0."""
+
+    def __init__(self, offset, **fields):
+        self._offset = offset
+        self._event = flight_event(offset, **fields)
+
+    def key(self):
+        return self._event["event_id"].encode()
+
+    def value(self):
+        return json.dumps(self._event).encode()
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return self._offset
+
+    def timestamp(self):
+        return 1, int(START.timestamp() * 1000) + 3_600_000
+
+
+@pytest.fixture
+def newer(instance, contracts, tmp_path):
+    """The flight contract with a further field, not published."""
+    path = tmp_path / "flight_events.odcs.yaml"
+    text = (instance.contracts_dir / "flight_events.odcs.yaml").read_text().replace("version: 1.0.0", "version: 1.1.0")
+    field = "      - {name: gate, physicalType: string}\n      - name: distance\n"
+    path.write_text(text.replace("      - name: distance\n", field))
+    return load_contract(path)
+
+
+def taken(writer, *events, state=None):
+    """A batch of events, and the state after them."""
+    batch, state = Batch(), state or PartitionState(0, BEGINNING_OF_TIME, writer.empty_index())
+    writer.processor(events, {0: state}, batch)
+    return batch, state
+
+
+def test_a_writer_follows_what_is_published_and_keeps_its_state_and_its_open_batch(instance, contracts, newer):
+    writer = bronze.BronzeWriter(open_catalog(instance), contracts["flight_events"], contracts, "cluster")
+    batch, state = taken(writer, Event(0), Event(1))
+    assert not writer.follow(refresh=True)
+    ensure_stream_tables(open_catalog(instance), newer, contracts)
+    assert not writer.follow()  # It has not looked at the catalog since.
+    assert writer.follow(refresh=True)
+    assert writer.contract == newer
+    writer.processor([Event(1), Event(2, gate="C2")], {0: state}, batch)
+    writer.processor([replace_offset(Event(0), 3)], {0: state}, batch)
+    writer.commit(batch)
+    assert writer.accepted(batch)["gate"].to_pylist() == [None, None, "C2"]
+    rows = open_catalog(instance).load_table("bronze.flight_events").scan().to_arrow().to_pylist()
+    assert {row["_offset"]: row["gate"] for row in rows} == {0: None, 1: None, 2: "C2"}
+    assert batch.done[0].duplicates == 1
+
+
+def replace_offset(event, offset):
+    """The same event once more, at another offset."""
+    event._offset = offset
+    return event
+
+
+def test_what_is_in_the_quarantine_already_stays_there_whatever_the_contract_says_by_now(instance, contracts, newer):
+    writer = bronze.BronzeWriter(open_catalog(instance), contracts["flight_events"], contracts, "cluster")
+    batch, state = taken(writer, Event(0))
+    writer.commit(batch)
+    batch, _ = taken(writer, Event(1, gate="C1"), Event(2), state=state)
+    writer._commit_rejected(batch)  # And here it is killed.
+    successor = bronze.BronzeWriter(open_catalog(instance), newer, contracts, "cluster")
+    batch, _ = taken(successor, Event(1, gate="C1"), Event(2), Event(3, gate="C3"), state=successor.restore(0))
+    successor.commit(batch)
+    rows, rejected = (
+        open_catalog(instance).load_table(f"{name}.flight_events").scan().to_arrow()
+        for name in ("bronze", "quarantine")
+    )
+    assert sorted(rows["_offset"].to_pylist()) == [0, 2, 3]
+    assert rejected["offset"].to_pylist() == [1]
+    assert rejected["contract_version"].to_pylist() == ["1.0.0"]
+    assert (batch.done[0].accepted, batch.done[0].rejected) == (2, 1)

@@ -1,0 +1,223 @@
+"""Compare two versions of a contract: what changed, and whether what is stored and sent still fits.
+
+The rule behind all the others: an event that the published version accepts, its successor accepts too, with the same
+values, in the same columns. Then old files are never touched, a worker may change versions between two batches, and a
+replay under the newest version gives what the older ones stored.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+from freshdata.contracts.loader import contract_text, version_key
+from freshdata.contracts.model import Column, Contract, StreamRules
+from freshdata.errors import EvolutionError
+
+# What the rows that are stored already rest on: attribute of the rules, its name in the contract, and the reason.
+FIXED = {
+    "topic": ("topic", "the table's offsets are the former topic's"),
+    "tenant_field": ("tenantField", "the table's files are partitioned by the former"),
+    "tenant_buckets": ("tenantPartition", "the table's files are partitioned by the former"),
+    "granularity": ("partitionGranularity", "the table's files are partitioned by the former"),
+    "event_time_field": ("eventTimeField", "the rows stored so far are timed by the former"),
+    "event_date_field": ("eventDateField", "Silver and Gold are partitioned by the former"),
+    "derives_event_date": ("eventDateField", "Silver and Gold are partitioned by the former"),
+    "dedupe_key": ("dedupeKey", "repeats of the events stored so far would not be recognised"),
+    "version_field": ("versionField", "repeats of the events stored so far would not be recognised"),
+}
+NARROWED = "events that were right would go to quarantine"
+JUDGED_APART = {"unknown_fields", "max_future", "enrichments"}
+REMEDY = (
+    "`freshdata contract diff {name}` compares the file with what is published. What cannot stay as it is becomes a "
+    "new optional field beside it, or a new stream: a contract with another name and topic."
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between two versions of a contract.
+
+    Attributes:
+        field: The field, or the stream's property, or an empty string for the document as a whole.
+        rule: What of it changed, for example ``type`` or ``enum``.
+        reason: What changed from what to what; of an incompatible change also why it is refused.
+        compatible: Whether the change may be published.
+        judging: Whether it changes what events must look like, or which columns they get: the version must go up.
+    """
+
+    field: str
+    rule: str
+    reason: str
+    compatible: bool = True
+    judging: bool = True
+
+
+def _refused(field: str, rule: str, reason: str) -> Change:
+    return Change(field, rule, reason, compatible=False, judging=field != "")
+
+
+def compare(published: Contract, new: Contract) -> list[Change]:
+    """All differences between a published contract and a new version of it; none when the two say the same."""
+    changes = list(_column_changes(published, new))
+    if published.stream and new.stream:
+        changes += _rule_changes(published.stream, new.stream)
+    elif published.kind != new.kind:
+        changes.append(_refused("", "kind", f"{published.kind} cannot become {new.kind}: its data lies elsewhere"))
+    if not changes and published.version == new.version and contract_text(published) != contract_text(new):
+        changes.append(Change("", "document", "descriptions, owner or quality rules changed", judging=False))
+    before, after = version_key(published.version), version_key(new.version)
+    if before < after:
+        changes.append(Change("", "version", f"{published.version} becomes {new.version}", judging=False))
+    elif before > after:
+        changes.append(_refused("", "version", f"{new.version} is older than {published.version}"))
+    elif any(change.judging for change in changes):
+        reason = f"{new.version} is published already, with other contents: raise it"
+        changes.append(_refused("", "version", reason))
+    return changes
+
+
+def refuse_breaking(published: Contract, new: Contract, changes: list[Change]) -> None:
+    """Refuse changes that may not be published.
+
+    Raises:
+        EvolutionError: some are incompatible; it names every one of them.
+    """
+    breaking = [change for change in changes if not change.compatible]
+    if breaking:
+        raise EvolutionError(
+            new.name, published.version, new.version, [described(change) for change in breaking],
+            remedy=REMEDY.format(name=new.name),
+        )  # fmt: skip
+
+
+def described(change: Change) -> str:
+    """A change in one line."""
+    return ": ".join(part for part in (change.field, change.rule, change.reason) if part)
+
+
+def widens(before: pa.DataType, after: pa.DataType) -> bool:
+    """Whether every value of a type is one of another, and Iceberg reads its old files as the other."""
+    if pa.types.is_decimal(before) and pa.types.is_decimal(after):
+        return bool(after.scale == before.scale and after.precision >= before.precision)
+    return before == after or (before, after) == (pa.int32(), pa.int64())
+
+
+def _column_changes(published: Contract, new: Contract) -> Iterator[Change]:
+    before = {column.name: column for column in published.columns}
+    after = {column.name: column for column in new.columns}
+    for name, column in after.items():
+        if name in before:
+            yield from _changes_of(before[name], column, tenant=_is_tenant(published, name))
+        elif column.required:
+            reason = "a new field cannot be required: the events sent so far lack it, and so do the stored rows"
+            yield _refused(name, "required", f"{reason}; make it optional")
+        else:
+            yield Change(name, "added", f"new optional field, {column.type}")
+    for name in [name for name in before if name not in after]:
+        # Also how a file that was written from an older version is told from one that means it: it may not leave out
+        # what somebody else has published meanwhile.
+        reason = "is published and not in the file, which may stem from an older version; producers may still send it"
+        yield _refused(name, "removed", f"{reason}, and the stored rows have it: leave it in, as an optional field")
+
+
+def _is_tenant(contract: Contract, name: str) -> bool:
+    return contract.stream is not None and contract.stream.tenant_field == name
+
+
+def _changes_of(before: Column, after: Column, *, tenant: bool) -> Iterator[Change]:
+    name = after.name
+    if before.type != after.type:
+        fits = widens(before.type, after.type) and not tenant
+        why = "" if fits else ": the table's files are partitioned by it" if tenant else ": stored values would not fit"
+        yield Change(name, "type", f"{before.type} becomes {after.type}{why}", compatible=fits)
+    if before.required and not after.required:
+        yield Change(name, "required", "required becomes optional")
+    elif after.required and not before.required:
+        yield _refused(name, "required", "optional cannot become required: stored rows and sent events lack it")
+    yield from _enum_changes(before, after)
+    # An enum's members are tested alone, without the limits.
+    yield from _limit_changes(name, {} if before.enum else before.limits, {} if after.enum else after.limits)
+    if before.description != after.description:
+        yield Change(name, "description", "changed", judging=False)
+
+
+def _enum_changes(before: Column, after: Column) -> Iterator[Change]:
+    old, new = (tuple(f"{value!r}" for value in column.enum) for column in (before, after))
+    if set(old) == set(new):
+        return
+    if not new:
+        yield Change(after.name, "enum", "any value is allowed")
+    elif not old or not set(old) <= set(new):
+        gone = ", ".join(value for value in old if value not in new)
+        what = f"{gone} cannot be removed" if old else "cannot be added to a field that took any value"
+        yield _refused(after.name, "enum", f"{what}: {NARROWED}")
+    else:
+        yield Change(after.name, "enum", f"gained {', '.join(value for value in new if value not in old)}")
+
+
+def _limit_changes(name: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+    for rule, closed, strict, sign in (
+        ("minimum", "ge", "gt", 1),
+        ("maximum", "le", "lt", -1),
+        ("minLength", "min_length", "", 1),
+        ("maxLength", "max_length", "", -1),
+    ):
+        old, new = _bound(before, closed, strict, sign), _bound(after, closed, strict, sign)
+        if old != new:
+            shown = [limits.get(closed, limits.get(strict, "no limit")) for limits in (before, after)]
+            why = f"{shown[0]} becomes {shown[1]}" + (f": {NARROWED}" if new > old else "")
+            yield Change(name, rule, why, compatible=new < old)
+    if (pattern := after.get("pattern")) != before.get("pattern"):
+        why = "cannot be shown to take all that the former took; only removing it is sure to" if pattern else "removed"
+        yield Change(name, "pattern", why, compatible=not pattern)
+
+
+def _bound(limits: dict[str, Any], closed: str, strict: str, sign: int) -> tuple[Any, bool]:
+    """The tightest bound on one side: greater is narrower, whichever side."""
+    bounds: list[tuple[Any, bool]] = [(-math.inf, False)]
+    bounds += [(sign * limits[closed], False)] if closed in limits else []
+    bounds += [(sign * limits[strict], True)] if strict in limits else []
+    return max(bounds)
+
+
+def _rule_changes(before: StreamRules, after: StreamRules) -> Iterator[Change]:
+    seen: set[str] = set()
+    for field in fields(StreamRules):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old == new or field.name in JUDGED_APART:
+            continue
+        if field.name not in FIXED:
+            yield Change(field.name, "setting", f"{old} becomes {new}", judging=False)
+        elif (name := FIXED[field.name][0]) not in seen:
+            seen.add(name)
+            yield _refused(name, "fixed", f"{old} cannot become {new}: {FIXED[field.name][1]}")
+    if before.unknown_fields != after.unknown_fields:
+        narrowed = after.unknown_fields == "quarantine"
+        why = ": events with unknown fields were right so far" if narrowed else ""
+        what = f"{before.unknown_fields} {'cannot become' if narrowed else 'becomes'} {after.unknown_fields}"
+        yield Change("unknownFieldPolicy", "policy", what + why, compatible=not narrowed)
+    if before.max_future != after.max_future:
+        narrowed = after.max_future < before.max_future
+        why = f": {NARROWED}" if narrowed else ""
+        yield Change(
+            "maxFuture", "limit", f"{before.max_future} becomes {after.max_future}{why}", compatible=not narrowed
+        )
+    yield from _enrichment_changes(before, after)
+
+
+def _enrichment_changes(before: StreamRules, after: StreamRules) -> Iterator[Change]:
+    old, new = (
+        {name: enrichment for enrichment in rules.enrichments for name in enrichment.columns.values()}
+        for rules in (before, after)
+    )
+    for name in [name for name in new if name not in old]:
+        yield Change(name, "enrichment", f"new column, from {new[name].lookup}")
+    for name in [name for name in old if name not in new]:
+        reason = "is published and not in the file, which may stem from an older version: leave it in"
+        yield _refused(name, "enrichment", reason)
+    for name, enrichment in old.items():
+        if enrichment != new.get(name, enrichment):
+            yield Change(name, "enrichment", f"comes from {new[name].lookup} in another way from now on")
