@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.ingest.events import STREAM, events, fill, make_project, prepare_home
 from benchmarks.ingest.measure import Run, Setup, measure
-from benchmarks.ingest.python_side import CONTENDERS
+from benchmarks.ingest.python_side import WORKER
 from benchmarks.ingest.tables import files_by_snapshot, sql_head
 from benchmarks.results import machine, write_section
 from freshdata.services.kafka import local_broker
@@ -50,7 +50,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _measure(scratch: Path, count: int, tenants: int) -> tuple[Run, int]:
-    worker = next(contender for contender in CONTENDERS if contender.name == "worker")
     with local_broker(Settings().for_home(scratch / "broker")) as address, _bars() as bars:
         name = f"bench.memory.{scratch.name}"
         make_project(scratch / "project", name)
@@ -66,7 +65,7 @@ def _measure(scratch: Path, count: int, tenants: int) -> tuple[Run, int]:
         stream = events(count, seed=3, tenants=tenants, repeats=0.0)
         topic = fill(settings, name, stream, lambda sent: bars.advance(task, sent))
         bars.update(task, description="the worker reads it", completed=count)
-        run = measure(worker, Setup(settings, topic, count, scratch, 0.0))
+        run = measure(WORKER, Setup(settings, topic, count, scratch, 0.0))
         metadata = sql_head(settings.home / "catalog.db", "bronze", STREAM)()
         return run, max(map(len, files_by_snapshot(metadata).values())) if metadata else 0
 

@@ -91,7 +91,7 @@ def freshness(contender: Contender, platform: Settings, folder: Path, rate: int,
     """
     total = FIRST + int(rate * seconds)
     distinct = sum(number == event for number, (event, _) in enumerate(events(total, SEED, now=True)))
-    topic = Topic(f"bench.paced.{contender.name}.{folder.parent.name}", total, distinct, 0.0)
+    topic = Topic(f"bench.{folder.name}.{folder.parent.name}", total, distinct, 0.0)
     make_project(folder / "project", topic.name)
     settings = platform.model_copy(update={"project": folder / "project"}).for_home(folder / "home")
     prepare_home(settings)

@@ -72,9 +72,10 @@ def _quix(setup: Setup) -> Job:
 
 WORK = "validate, watermark, dedupe, enrich, partition, sort, zstd"
 FLOOR = Contender("floor", "librdkafka floor", "consume, drop", 1.0, dedupes=False, start=_floor, paced=False)
+WORKER = Contender("worker", "FreshData, 1 process", WORK, 1.0, dedupes=True, start=partial(_workers, 1))
 CONTENDERS = [
     FLOOR,
-    Contender("worker", "FreshData, 1 process", WORK, 1.0, dedupes=True, start=partial(_workers, 1)),
+    WORKER,
     Contender("worker2", "FreshData, 2 processes", WORK, 1.0, dedupes=True, start=partial(_workers, 2), paced=False),
     Contender(
         "quix",
