@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicP
 
 from freshdata.errors import ClusterMismatchError, OffsetLostError
 from freshdata.replay import check_position
-from stream_workers.batch import BEGINNING_OF_TIME, PartitionState
+from stream_workers.batch import PartitionState
 from stream_workers.bronze import BronzeWriter
 from stream_workers.clean import CleanPublisher
 from stream_workers.policy import LAKE_DOWN, Retry
@@ -51,6 +51,8 @@ class Assignment:
         self._writer = writer
         self._clean = clean
         self._reporter = reporter
+        # Kafka's client keeps a partition paused over a rebalance that takes it away and gives it back.
+        self._paused: set[int] = set()
 
     @property
     def running(self) -> dict[int, PartitionState]:
@@ -90,6 +92,7 @@ class Assignment:
         consumer.incremental_assign(places)
         self.assigned = True
         self.pending |= set(numbers) - self.states.keys()
+        self.stopped |= self._paused & self.states.keys() & set(numbers)
         self._pause(set(numbers) & self.pending)
 
     def forget(self, numbers: Iterable[int]) -> None:
@@ -100,6 +103,8 @@ class Assignment:
             self.states.pop(number, None)
             self.pending.discard(number)
             self.stopped.discard(number)
+        if not self.pending:
+            self.refused.succeeded()
 
     def restart(self) -> None:
         """Forget what is known of all partitions and restore them from the table."""
@@ -139,6 +144,7 @@ class Assignment:
                 logger.debug("seek topic=%s partition=%d: %s", self._topic, number, error)
                 continue
             self._consumer.resume([place])
+            self._paused.discard(number)
             self.stopped.remove(number)
 
     def check_positions(self) -> None:
@@ -149,7 +155,8 @@ class Assignment:
         """
         with suppress(KafkaException):
             for number, state in self.running.items():
-                self._check_position(number, state.offset)
+                if state.offset:  # Nothing read yet: it begins wherever the log does.
+                    self._check_position(number, state.offset)
 
     def lag(self) -> dict[int, int]:
         """Records between each partition's state and the end of its log, as far as that is known."""
@@ -180,7 +187,7 @@ class Assignment:
         state = self._writer.restore(number)
         if state is not None:
             self._check_position(number, state.offset)
-        self.states[number] = state or PartitionState(0, BEGINNING_OF_TIME, self._writer.empty_index())
+        self.states[number] = state or self._writer.new_state(number)
 
     def _publish_from(self, numbers: Collection[int]) -> None:
         # All at once: a broker that hangs is waited for by all together.
@@ -193,5 +200,6 @@ class Assignment:
         first, end = self._consumer.get_watermark_offsets(place, timeout=BROKER_SECONDS)
         check_position(self._writer.contract.table, number, offset, first, end)
 
-    def _pause(self, numbers: Iterable[int]) -> None:
+    def _pause(self, numbers: Collection[int]) -> None:
+        self._paused.update(numbers)
         self._consumer.pause([TopicPartition(self._topic, number) for number in numbers])

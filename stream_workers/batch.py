@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from freshdata.contracts import Contract
-from freshdata.contracts.decode import Decoded, Decoder, key_bytes
+from freshdata.contracts.decode import Decoded, Decoder, key_bytes, record_timestamps
 from freshdata.lake.catalog import QUARANTINE_SCHEMA, UTC_TIMESTAMP
 from freshdata.lake.progress import PartitionProgress
 from stream_workers.dedupe import DedupeIndex, key_hashes
@@ -64,7 +64,7 @@ class Records:
         return cls(
             np.fromiter(map(kind.partition, messages), np.int32, len(messages)),
             np.fromiter(map(kind.offset, messages), np.int64, len(messages)),
-            np.fromiter(map(itemgetter(1), map(kind.timestamp, messages)), np.int64, len(messages)),
+            record_timestamps(map(itemgetter(1), map(kind.timestamp, messages)), len(messages)),
         )
 
     def at(self, positions: npt.NDArray[np.int64]) -> "Records":

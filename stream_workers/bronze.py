@@ -105,6 +105,10 @@ class BronzeWriter:
             self._rebuild(state.index, partition, newest)
         return state
 
+    def new_state(self, partition: int, first: int = 0) -> PartitionState:
+        """The state of a partition that the table has never seen, from its first offset on."""
+        return PartitionState(first, BEGINNING_OF_TIME, self.empty_index(), self._refused_from(partition, first))
+
     def _refused_from(self, partition: int, offset: int) -> frozenset[int]:
         """The offsets that the quarantine holds although Bronze has not come to them yet."""
         self.quarantine.refresh()

@@ -68,6 +68,10 @@ class Enricher:
                     raise
                 logger.warning("lookup not refreshed table=%s error=%r", self._contracts[name].table, error)
 
+    def dropped(self) -> None:
+        """The open batch was given up: the next one may see newer lookups."""
+        self._batch_is_open = False
+
     def _refresh(self, contract: Contract) -> None:
         known = self._lookups.get(contract.name)
         schema = self._schema(contract)

@@ -125,17 +125,17 @@ def table_partitions(rows: pa.Table, rules: StreamRules) -> Iterator[tuple[Any, 
     Computed from the distinct values of the table, never row by row.
     """
     time = "ingestion_hour" if rules.granularity == "hour" else "ingestion_date"
-    distinct = rows.select([time, rules.tenant_field]).group_by([time, rules.tenant_field]).aggregate([])
-    tenants = distinct[rules.tenant_field].combine_chunks()
-    if rules.tenant_buckets and distinct.num_rows:
-        # The same function the writer partitions with; what it is told of the source's type it does not use.
-        tenants = BucketTransform(rules.tenant_buckets).pyarrow_transform(StringType())(tenants)
-    return zip(pc.cast(distinct[time], _whole(distinct[time].type)).to_pylist(), tenants.to_pylist(), strict=True)
-
-
-def _whole(time: pa.DataType) -> pa.DataType:
-    # Numbers instead of dates and timestamps: nothing but equality is asked of them, and they cost less to make.
-    return pa.int32() if pa.types.is_date32(time) else pa.int64()
+    moments = pc.unique(rows[time])
+    for moment in moments:
+        # Nearly always one: what is ingested at once has one day and hour.
+        mine = rows if len(moments) == 1 else rows.filter(pc.field(time) == moment)
+        tenants = mine[rules.tenant_field]
+        distinct = pc.unique(tenants)
+        if rules.tenant_buckets:
+            # The same function the writer partitions with; what it is told of the source's type it does not use.
+            distinct = BucketTransform(rules.tenant_buckets).pyarrow_transform(StringType())(distinct)
+        for tenant in distinct.to_pylist():
+            yield moment.value, tenant
 
 
 class Retry:

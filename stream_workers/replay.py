@@ -39,7 +39,7 @@ from freshdata.replay_topic import TopicReader
 from freshdata.services.kafka import cluster_id, local_broker
 from freshdata.settings import Settings, load_settings
 from freshdata.verify.ingest import verify_ingest
-from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
+from stream_workers.batch import Batch, PartitionState
 from stream_workers.bronze import BronzeWriter
 from stream_workers.faults import reach
 from stream_workers.watermark import WATERMARK_PROPERTY
@@ -190,7 +190,7 @@ class Replay:
         return BronzeWriter(self.catalog, self.rebuilt, self.contracts, self.cluster_id)
 
     def _state(self, partition: int, first: int) -> PartitionState:
-        return self.writer.restore(partition) or PartitionState(first, BEGINNING_OF_TIME, self.writer.empty_index())
+        return self.writer.restore(partition) or self.writer.new_state(partition, first)
 
     def _fill(self, reader: TopicReader, what: str) -> None:
         """Bring the rebuilt tables to the end that the log has now."""

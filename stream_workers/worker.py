@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -115,8 +114,13 @@ class Worker:
                 [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             with self.consumer:
-                while not self.stopping:
-                    self._poll()
+                try:
+                    while not self.stopping:
+                        self._poll()
+                except BaseException:
+                    # What failed half-way may have taken rows without their offsets, and closing commits.
+                    self._drop()
+                    raise
                 self._commit_or_drop("stop")
                 # Closing waits for the broker, for minutes if that is gone. What counts is in the table by now.
                 leave.start()
@@ -215,8 +219,16 @@ class Worker:
         """
         leaves_out = self.batch.rejected or self.contract.rules.unknown_fields != "quarantine"
         # What was refused a commit may be in the quarantine already.
-        if not leaves_out or self.refused_commit.problem or not self._go_by_published(refresh=True):
+        if not leaves_out or self.refused_commit.problem:
             return False
+        try:
+            self.writer.bronze.refresh()
+        except LAKE_DOWN as error:
+            # Whether one is published cannot be told.
+            logger.warning("contract stream=%s not looked at: %s", self.contract.name, error)
+        else:
+            if not self._go_by_published():
+                return False
         self._drop()
         self.owned.restart()
         return True
@@ -224,14 +236,17 @@ class Worker:
     def _go_by_published(self, *, refresh: bool = False) -> bool:
         """Go by the contract that is published by now; says whether there was another."""
         window = self.contract.rules.dedupe_window
-        with suppress(*LAKE_DOWN):  # It is looked at again soon.
-            if self.writer.follow(refresh=refresh):
-                self.contract = self.reporter.contract = self.writer.contract
-                self.trigger = CommitTrigger(self.contract.rules)
-                if self.contract.rules.dedupe_window != window:
-                    self.owned.restart()
-                return True
-        return False
+        try:
+            if not self.writer.follow(refresh=refresh):
+                return False
+        except LAKE_DOWN as error:  # It is looked at again soon.
+            logger.warning("contract stream=%s not taken up: %s", self.contract.name, error)
+            return False
+        self.contract = self.reporter.contract = self.writer.contract
+        self.trigger = CommitTrigger(self.contract.rules)
+        if self.contract.rules.dedupe_window != window:
+            self.owned.restart()
+        return True
 
     def _store_group_offsets(self) -> None:
         # Only lag tools read the group's offsets; a failure to store them is no failure of the batch.
@@ -252,6 +267,7 @@ class Worker:
 
     def _drop(self) -> None:
         self.batch = Batch()
+        self.writer.enricher.dropped()
         self.trigger.dropped()
         self.refused_commit.succeeded()
 
@@ -260,6 +276,8 @@ class Worker:
         logger.info("assigned stream=%s partitions=%s", self.contract.name, numbers)
         # Closing the consumer serves this callback too: what is assigned then goes back at once.
         self.owned.take(consumer, numbers, restore=not self.stopping)
+        if self.refused_commit.problem:
+            self.owned.hold()
         reach("during-rebalance")
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:

@@ -6,7 +6,7 @@ One decoder judges (msgspec, message by message). Messages that are certainly go
 
 import datetime as dt
 import decimal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from msgspec import Meta
 from msgspec.structs import astuple
 
-from freshdata.contracts.columnar import ColumnarParser, outside_calendar
+from freshdata.contracts.columnar import COMPARISONS, ColumnarParser, outside_calendar
 from freshdata.contracts.model import EXTRA, Column, Contract
 
 INTEGER_BOUNDS = {pa.int32(): (-(2**31), 2**31 - 1), pa.int64(): (-(2**63), 2**63 - 1)}
@@ -28,6 +28,8 @@ UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 # they are decoded one by one, more slowly. Smaller portions cost more than they save: 1 % of such messages took five
 # times as long.
 PORTION = 8192
+# Kafka takes any number as a record's timestamp; of one beyond the calendar (microseconds, say) no date can be made.
+LATEST_TIMESTAMP = 253_402_128_000_000  # Milliseconds: 9999-12-30.
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,17 @@ class Decoder:
                 return f"{error} - at `$.{field.name}`"[:LONGEST_REASON]
         return None
 
+    def _decimals_beyond_limits(self, rows: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
+        """Reasons and the rows they hold for; the row decoder has no limits for decimals."""
+        return {
+            f"{column.name} breaks its limit {name} {limit} - at `$.{column.name}`": pc.fill_null(
+                COMPARISONS[name](rows[column.name], pa.scalar(decimal.Decimal(str(limit)))), fill_value=False
+            ).to_numpy(zero_copy_only=False)
+            for column in self.contract.columns
+            if pa.types.is_decimal(column.type)
+            for name, limit in column.limits.items()
+        }
+
     def _checked(
         self,
         rows: pa.Table,
@@ -162,6 +175,7 @@ class Decoder:
             for column in self.contract.columns
             if column.type == UTC_TIMESTAMP
         }
+        reasons |= self._decimals_beyond_limits(rows)
         bad = np.logical_or.reduce(list(reasons.values()))
         if bad.any():
             for row in np.flatnonzero(bad):
@@ -213,6 +227,11 @@ def _python_type(column: Column) -> Any:
     plain: dict[Any, Any] = {pa.string(): str, pa.float64(): float, pa.bool_(): bool, pa.date32(): dt.date}
     python = plain.get(kind, decimal.Decimal)
     return Annotated[python, Meta(**limits)] if limits and python in (str, float) else python
+
+
+def record_timestamps(milliseconds: Iterable[int], count: int) -> npt.NDArray[np.int64]:
+    """Timestamps of Kafka records, in milliseconds since the epoch, none of them beyond the calendar."""
+    return np.minimum(np.fromiter(milliseconds, np.int64, count), LATEST_TIMESTAMP)
 
 
 def key_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -53,7 +53,8 @@ def load_contracts(folder: Path) -> dict[str, Contract]:
         The contracts by name, sorted.
 
     Raises:
-        ContractError: a file is not a valid contract, two files use one name, or a lookup does not fit its stream.
+        ContractError: a file is not a valid contract, two files use one name or one topic, or a lookup does not fit its
+            stream.
     """
     contracts: dict[str, Contract] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -63,6 +64,14 @@ def load_contracts(folder: Path) -> dict[str, Contract]:
         contracts[contract.name] = contract
     if not contracts:
         raise ContractError(str(folder), "no contract found.", remedy=f"Put a *{SUFFIX} file there.")
+    topics: dict[str, str] = {}
+    for contract in contracts.values():
+        if contract.stream and (other := topics.setdefault(contract.rules.topic, contract.name)) != contract.name:
+            raise ContractError(
+                contract.name,
+                f"reads the topic {contract.rules.topic}, as {other} does: their workers would share its partitions.",
+                remedy="Give each stream a topic of its own.",
+            )
     check_enrichments(contracts)
     return contracts
 
@@ -191,7 +200,7 @@ class _Reader:
     def rules(self, columns: dict[str, Column]) -> StreamRules:
         dedupe_key = tuple(self.custom.get("dedupeKey") or ())
         tenant = self.custom.get("tenantPartition", DEFAULT_TENANT_PARTITION)
-        buckets = re.fullmatch(r"bucket\((\d{1,4})\)", str(tenant))
+        buckets = re.fullmatch(r"bucket\(([1-9]\d{0,3})\)", str(tenant))
         if tenant != "tenant" and not buckets:
             raise self.error(f"tenantPartition is {tenant!r}.", "Use tenant or bucket(N).")
         rules = StreamRules(
@@ -259,6 +268,11 @@ class _Reader:
         for name in named:
             if name not in columns:
                 raise self.error(f"names the field {name}, which it does not have.", "Add it to schema.properties.")
+        added = {"ingestion_date", "ingestion_hour"} | ({rules.event_date_field} if rules.derives_event_date else set())
+        if clash := sorted(added & columns.keys()):
+            raise self.error(
+                f"has the field {clash[0]}, which Bronze adds.", "Rename it, or name it as eventDateField."
+            )
         for name in required:
             if not columns[name].required:
                 raise self.error(f"field {name} must be required.", "Set required: true on it.")

@@ -112,7 +112,19 @@ def _order(table: Table, rows: pa.Table, partitions: list[Integers]) -> Integers
         * (1 if field.direction is SortDirection.ASC else -1)
         for field in table.sort_order().fields
     ]
-    return np.lexsort((*reversed(by), *reversed(partitions))) if by or partitions else np.arange(rows.num_rows)
+    return _sorted([*partitions, *by]) if by or partitions else np.arange(rows.num_rows)
+
+
+def _sorted(keys: list[Integers]) -> Integers:
+    """The stable order by some keys, the most significant one first; sorted once where they fit into one number."""
+    lowest = [int(key.min()) for key in keys]
+    bits = [(int(key.max()) - low).bit_length() for key, low in zip(keys, lowest, strict=True)]
+    if sum(bits) >= np.iinfo(np.int64).bits:
+        return np.lexsort(keys[::-1])
+    packed = np.zeros(len(keys[0]), dtype=np.int64)
+    for key, low, width in zip(keys, lowest, bits, strict=True):
+        packed = (packed << width) | (key - low)
+    return np.argsort(packed, kind="stable")
 
 
 def _ranks(values: pa.Array) -> Integers:

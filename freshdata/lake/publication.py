@@ -82,7 +82,7 @@ def publish(table: Table, contract: Contract, schema: pa.Schema) -> None:
                 return
             refuse_breaking(published, contract, compare(published, contract))
         _refuse_misfits(table, contract, wanted)
-        if not same or _lacking(table, wanted):
+        if not same or _outdated(table, wanted):
             _write(table, contract, wanted)
 
     _until_taken(table, attempt)
@@ -116,6 +116,12 @@ def _contract_id(contract: Contract) -> str:
 
 def _lacking(table: Table, wanted: Schema) -> list[NestedField]:
     return [field for field in wanted.fields if field.name not in table.schema().column_names]
+
+
+def _outdated(table: Table, wanted: Schema) -> bool:
+    """Whether the table lacks a column, or has one too narrow: a lookup's may widen without the stream's contract."""
+    stored = {field.name: field.field_type for field in table.schema().fields}
+    return any(stored.get(field.name) != field.field_type for field in wanted.fields)
 
 
 def _refuse_misfits(table: Table, contract: Contract, wanted: Schema) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from freshdata.contracts import Contract
-from freshdata.contracts.decode import Decoder
+from freshdata.contracts.decode import Decoder, record_timestamps
 from freshdata.errors import ServiceError
 from freshdata.services.kafka import client_config
 from freshdata.settings import Settings
@@ -60,7 +60,7 @@ def read_partition(
         values = [message.value() for message in messages]
         keys = [message.key() for message in messages]
         offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
-        times = np.fromiter((message.timestamp()[1] for message in messages), np.int64, len(messages))
+        times = record_timestamps((message.timestamp()[1] for message in messages), len(messages))
         decoded = decoder(values, keys, times)
         keeps = ~np.isin(offsets[decoded.positions], list(refused))
         good = decoded.positions[keeps]

@@ -90,7 +90,8 @@ class Member:
     @property
     def joined(self) -> bool:
         """Whether the group has let it in: of a worker that keeps its name, the broker thinks so before."""
-        return b" assigned stream=" in self.log.read_bytes()
+        # A process that was only just forked has no log yet.
+        return self.log.exists() and b" assigned stream=" in self.log.read_bytes()
 
     @property
     def held(self) -> bool:

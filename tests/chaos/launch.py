@@ -28,7 +28,7 @@ SQLITE_ANSWER = "catalog-answer"
 PR_SET_PDEATHSIG = 1
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["stream_workers.__main__", __name__])
+_context.set_forkserver_preload(["stream_workers.__main__", "stream_workers.worker", __name__])
 
 
 def start_worker(stream: str, environment: dict[str, str], log: Path, *, forked: bool) -> BaseProcess:

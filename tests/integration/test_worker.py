@@ -1,16 +1,42 @@
 """A real worker on a real broker: what was sent, what is stored, and what happens to the rest."""
 
 import json
+import subprocess
+import sys
 from datetime import datetime, timedelta
 
 import pytest
 
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.progress import summary_property
+from freshdata.services.kafka import client_config, end_offsets
 from freshdata.verify.ingest import verify_ingest
-from tests.streams import disorderly, flight_contract, flight_event, progress, send, wait_until_caught_up, worker
+from tests.streams import (
+    disorderly,
+    flight_contract,
+    flight_event,
+    owners,
+    progress,
+    send,
+    wait_for,
+    wait_until_caught_up,
+    worker,
+)
 
 pytestmark = pytest.mark.integration
+
+# In a process of its own: the answer's objects of confluent-kafka 2.x crash Python's garbage collector.
+DELETE_RECORDS = """
+import json, os, sys
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+config, topic, offsets = json.loads(sys.argv[1])
+upto = [TopicPartition(topic, int(number), offset) for number, offset in offsets.items()]
+admin = AdminClient(config)
+for deleted in admin.delete_records(upto).values():
+    deleted.result(30)
+os._exit(0)
+"""
 
 
 def assert_verified(settings):
@@ -94,6 +120,47 @@ def test_a_second_worker_shares_the_partitions_and_nothing_is_repeated(streaming
         send(streaming, disorderly(500, seed=5, first=3000))
         wait_until_caught_up(streaming)
     assert assert_verified(streaming)["accepted"] == 3500
+
+
+def test_partitions_that_come_back_after_they_were_paused_are_read_on(streaming, environment):
+    """A lake that refuses commits pauses them; Kafka's client keeps them paused while another worker has them."""
+    fault, log = streaming.home / "fault", streaming.home / "worker.log"
+    send(streaming, disorderly(300, seed=21))
+    with worker(streaming, environment(streaming), FRESHDATA_FAULT_FILE=str(fault)):
+        wait_until_caught_up(streaming)
+        fault.write_text("fail after-data-files")
+        send(streaming, disorderly(300, seed=22, first=300))
+
+        def refusing(condition):
+            # Each refusal takes the file away; the next attempt is a second away at least.
+            fault.write_text("fail after-data-files")
+            return condition()
+
+        wait_for(lambda: "refused stream" in log.read_text(), "a refused commit", log)
+        with worker(streaming, environment(streaming)):
+            shared = lambda: sorted(map(len, owners(streaming))) == [2, 2]  # noqa: E731 - one use
+            wait_for(lambda: refusing(shared), "two owners", log)
+            fault.unlink(missing_ok=True)
+            wait_until_caught_up(streaming)
+        wait_for(lambda: owners(streaming) == [{0, 1, 2, 3}], "one owner", log)
+        send(streaming, disorderly(300, seed=23, first=600))
+        wait_until_caught_up(streaming)
+    assert assert_verified(streaming)["accepted"] == 900
+
+
+def test_a_new_table_begins_where_the_log_begins(streaming, environment):
+    """Kafka's retention has taken the first records of the topic before the worker's first start."""
+    topic = flight_contract(streaming).rules.topic
+    send(streaming, disorderly(400, seed=24))
+    middle = {number: end // 2 for number, end in end_offsets(streaming, topic).items()}
+    asked = json.dumps([client_config(streaming), topic, middle])
+    subprocess.run([sys.executable, "-c", DELETE_RECORDS, asked], check=True, timeout=60)
+    with worker(streaming, environment(streaming)):
+        wait_until_caught_up(streaming)
+        send(streaming, disorderly(100, seed=25, first=400))
+        wait_until_caught_up(streaming)
+    consumed = sum(end_offsets(streaming, topic).values()) - sum(middle.values())
+    assert progress(streaming).total().consumed == consumed
 
 
 def test_a_duplicate_is_recognised_after_a_restart(streaming, environment):

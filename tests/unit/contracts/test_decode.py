@@ -136,16 +136,21 @@ def test_a_value_arrow_refuses_costs_its_own_row_only(tmp_path):
             "        physicalType: int\n        required: false\n"
             "        logicalTypeOptions: {minimum: 1, maximum: 1500}\n",
             "      - name: air_time\n        logicalType: number\n        physicalType: decimal(4,2)\n"
-            "        required: false\n",
+            "        required: false\n        logicalTypeOptions: {minimum: 1.5}\n",
         )
     )
     contract = load_contract(path)
     assert contract.arrow_schema.field("air_time").type == pa.decimal128(4, 2)
     decoded = decode(
-        contract, flight_event(1, air_time="12.25"), flight_event(2, air_time="1234567.5"), flight_event(3)
+        contract,
+        flight_event(1, air_time="12.25"),
+        flight_event(2, air_time="1234567.5"),
+        flight_event(3),
+        flight_event(4, air_time="1.49"),
     )
     assert decoded.positions.tolist() == [0, 2]
     assert "$.air_time" in decoded.rejected[0][1]
+    assert decoded.rejected[1] == (3, "air_time breaks its limit ge 1.5 - at `$.air_time`")
 
 
 def test_an_empty_batch_is_an_empty_table(contracts):

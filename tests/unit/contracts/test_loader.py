@@ -48,6 +48,8 @@ def test_everything_is_derived_from_the_contract(contracts):
         ("value: P14D}", "value: two weeks}", "ISO 8601"),
         ("value: quarantine}", "value: shrug}", "unknown value"),
         ("{property: tenantPartition, value: tenant}", "{property: tenantPartition, value: random}", "bucket(N)"),
+        (TENANTS, "{property: tenantPartition, value: bucket(0)}", "bucket(N)"),
+        ("name: air_time", "name: ingestion_date", "which Bronze adds"),
         (TENANTS, "{property: commitPolicy, value: {rows: 5}}", "Use only maxRows, maxBytes"),
         (TENANTS, "{property: commitPolicy, value: often}", "commitPolicy is 'often'"),
         (TENANTS, "{property: commitPolicy, value: {maxRows: 0}}", "above 0"),
@@ -76,6 +78,13 @@ def test_two_contracts_of_one_name_are_refused(tmp_path):
     (tmp_path / "a.odcs.yaml").write_text(FLIGHTS)
     (tmp_path / "b.odcs.yaml").write_text(FLIGHTS)
     with pytest.raises(ContractError, match="taken"):
+        load_contracts(tmp_path)
+
+
+def test_two_streams_of_one_topic_are_refused(tmp_path):
+    (tmp_path / "a.odcs.yaml").write_text(FLIGHTS)
+    (tmp_path / "b.odcs.yaml").write_text(FLIGHTS.replace("name: flight_events\n", "name: departures\n"))
+    with pytest.raises(ContractError, match=r"reads the topic flights.flight_events.v1, as flight_events does"):
         load_contracts(tmp_path)
 
 

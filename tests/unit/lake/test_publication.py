@@ -61,6 +61,26 @@ def test_a_table_says_which_contract_it_goes_by(instance, contracts, version):
     assert followed_contract(bronze, replace(own, name="rebuilt")).table == "bronze.rebuilt"
 
 
+def test_a_lookup_s_column_that_widens_widens_in_bronze_though_the_stream_s_contract_is_the_same(instance, contracts):
+    catalog, own = open_catalog(instance), contracts["flight_events"]
+    ensure_stream_tables(catalog, own, contracts)
+    [name] = contracts["airlines"].primary_key
+    column = next(column for column in contracts["airlines"].columns if column.name != name)
+
+    def with_codes(kind):
+        codes = replace(column, name="code", type=kind)
+        lookup = replace(contracts["airlines"], columns=(*contracts["airlines"].columns, codes))
+        [enrichment] = own.rules.enrichments
+        rules = replace(own.rules, enrichments=(replace(enrichment, columns={"code": "carrier_code"}),))
+        return replace(own, stream=rules), contracts | {"airlines": lookup}
+
+    catalog.drop_table(BRONZE)
+    for kind in (pa.int32(), pa.int64()):
+        stream, all_contracts = with_codes(kind)
+        bronze, _ = ensure_stream_tables(catalog, stream, all_contracts)
+        assert bronze.schema().as_arrow().field("carrier_code").type == kind
+
+
 def test_columns_are_widened_and_relaxed_and_old_rows_stay(instance, contracts, version):
     catalog = open_catalog(instance)
     append(catalog, "flight_events", [flight_event(date(2013, 1, 5), number) for number in range(3)])
