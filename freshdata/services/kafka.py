@@ -1,5 +1,6 @@
 """The Kafka cluster in use: its address, its topics, its offsets."""
 
+import time
 from collections.abc import Iterable
 
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
@@ -12,6 +13,9 @@ from freshdata.settings import Settings
 
 __all__ = ["bootstrap", "client_config", "cluster_id", "end_offsets", "ensure_topics", "local_broker"]
 TIMEOUT = 30.0  # seconds
+# A broker that has come back answers before it leads its partitions again.
+NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+NO_LEADER_PAUSE = 0.1  # seconds
 TOPIC_CONFIG = {
     # A replay's record timestamps lie years back: under any time limit Kafka deletes them at its next round.
     "retention.ms": "-1",
@@ -92,11 +96,15 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     """
     admin = _admin(settings)
     parts = [TopicPartition(topic, number, OFFSET_END) for number in _partitions(admin, topic)]
-    try:
-        answers = admin.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=TIMEOUT)
-        return {part.partition: int(future.result().offset) for part, future in sorted(answers.items())}
-    except KafkaException as error:
-        raise _refused(f"topic {topic}'s offsets are not known", error) from error
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            answers = admin.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=TIMEOUT)
+            return {part.partition: int(future.result().offset) for part, future in sorted(answers.items())}
+        except KafkaException as error:
+            if error.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
+                raise _refused(f"topic {topic}'s offsets are not known", error) from error
+            time.sleep(NO_LEADER_PAUSE)
 
 
 def _admin(settings: Settings) -> AdminClient:
