@@ -64,7 +64,7 @@ class Worker:
         self.contract = self.writer.contract
         ensure_topics(settings, [self.contract])
         self.topic = self.contract.rules.topic
-        self.batch = Batch()
+        self.batch, self.attempted = Batch(), False
         self.trigger = CommitTrigger(self.contract.rules)
         self.maintainer = Maintainer(settings)
         clean = self.contract.rules.publish_clean
@@ -162,7 +162,7 @@ class Worker:
 
     def _commit(self, reason: str) -> None:
         """Commit the open batch; when the lake refuses, keep it and pause, when another worker was first, drop it."""
-        if not self.batch.done or self._superseded():
+        if not self.batch.done:
             return
         reach("before-write")
         started = time.perf_counter()
@@ -172,6 +172,9 @@ class Worker:
             self.writer.watermark.skip(now - self.refused_commit.since)
             self.refused_commit.since = now
         try:
+            if self._superseded():
+                return
+            self.attempted = True
             self.writer.commit(self.batch)
         except FencedError as error:
             logger.warning("fenced stream=%s partition=%d, restoring", self.contract.name, error.partition)
@@ -197,7 +200,7 @@ class Worker:
         )
         self.refused_commit.succeeded()
         self._store_group_offsets()
-        batch, self.batch = self.batch, Batch()
+        batch, self.batch, self.attempted = self.batch, Batch(), False
         self.trigger.committed(time.monotonic())
         self._follow(batch)
 
@@ -219,16 +222,11 @@ class Worker:
         """
         leaves_out = self.batch.rejected or self.contract.rules.unknown_fields != "quarantine"
         # What was refused a commit may be in the quarantine already.
-        if not leaves_out or self.refused_commit.problem:
+        if not leaves_out or self.attempted:
             return False
-        try:
-            self.writer.bronze.refresh()
-        except LAKE_DOWN as error:
-            # Whether one is published cannot be told.
-            logger.warning("contract stream=%s not looked at: %s", self.contract.name, error)
-        else:
-            if not self._go_by_published():
-                return False
+        self.writer.bronze.refresh()
+        if not self._go_by_published():
+            return False
         self._drop()
         self.owned.restart()
         return True
@@ -266,7 +264,7 @@ class Worker:
             self.owned.restart()
 
     def _drop(self) -> None:
-        self.batch = Batch()
+        self.batch, self.attempted = Batch(), False
         self.writer.enricher.dropped()
         self.trigger.dropped()
         self.refused_commit.succeeded()
