@@ -76,7 +76,7 @@ chaos: setup ## Random faults against real workers, every row compared after eac
 	@CHAOS_SEEDS=$(SEEDS) $(PYTEST) tests/chaos
 
 .PHONY: bench-ingest
-bench-ingest: setup ## Kafka to Iceberg against its peers, about 25 minutes (ARGS="--only worker,floor")
+bench-ingest: setup ## Kafka to Iceberg against its peers, half an hour and more (ARGS="--only worker,floor")
 	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
 .PHONY: bench-memory

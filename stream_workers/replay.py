@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from freshdata.contracts import Contract, load_contracts
+from freshdata.contracts import load_contracts, stream_contract
 from freshdata.contracts.loader import IDENTIFIER
 from freshdata.errors import ContractError, FreshDataError, LakeError
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
@@ -95,7 +95,7 @@ class Replay:
         self.tell = tell
         self.advance = advance
         self.contracts = load_contracts(settings.contracts_dir)
-        self.contract = _stream(self.contracts, request.stream)
+        self.contract = stream_contract(self.contracts, request.stream)
         self.catalog: Catalog = open_catalog(settings)
         self.cluster_id = cluster_id(settings)
         self.bronze, self.quarantine = ensure_stream_tables(self.catalog, self.contract, self.contracts)
@@ -333,14 +333,6 @@ def _later_watermark(live: Table, properties: dict[str, str]) -> dict[str, str]:
     return {WATERMARK_PROPERTY: latest.isoformat()} if latest else {}
 
 
-def _stream(contracts: dict[str, Contract], name: str) -> Contract:
-    contract = contracts.get(name)
-    if contract is None or contract.kind != "stream":
-        streams = ", ".join(c.name for c in contracts.values() if c.kind == "stream")
-        raise ContractError(name, "there is no stream contract of this name.", remedy=f"Choose one of: {streams}.")
-    return contract
-
-
 def main(arguments: list[str]) -> int:
     """Run a replay, or bridge a re-created topic.
 
@@ -380,7 +372,7 @@ def main(arguments: list[str]) -> int:
 
 def _keep(settings: Settings, stream: str, from_offset: int, tell: Tell) -> None:
     contracts = load_contracts(settings.contracts_dir)
-    contract = _stream(contracts, stream)
+    contract = stream_contract(contracts, stream)
     offsets = keep_rows(settings, contract, contracts, from_offset)
     tell(f"{contract.table} keeps its rows and continues at " + _listed(offsets) + ".")
     tell(

@@ -16,8 +16,8 @@ from quixstreams import Application
 from quixstreams.kafka import ConnectionConfig
 
 from freshdata.clock import instance_clock
-from freshdata.contracts import Contract, load_contracts
-from freshdata.errors import ClusterMismatchError, ContractError, FencedError
+from freshdata.contracts import load_contracts, stream_contract
+from freshdata.errors import ClusterMismatchError, FencedError
 from freshdata.lake.catalog import open_catalog
 from freshdata.services.kafka import client_config, cluster_id, ensure_topics
 from freshdata.settings import Settings
@@ -59,7 +59,7 @@ class Worker:
     def __init__(self, settings: Settings, stream: str) -> None:
         contracts = load_contracts(settings.contracts_dir)
         self.settings = settings
-        own = _stream(contracts, stream)
+        own = stream_contract(contracts, stream)
         self.writer = BronzeWriter(open_catalog(settings), own, contracts, cluster_id(settings))
         self.contract = self.writer.contract
         ensure_topics(settings, [self.contract])
@@ -339,11 +339,3 @@ def _intact(messages: list[Message]) -> list[Message]:
             raise KafkaException(error)
         logger.warning("consumer error=%s", error)
     return [message for message, error in zip(messages, errors, strict=True) if error is None]
-
-
-def _stream(contracts: dict[str, Contract], name: str) -> Contract:
-    contract = contracts.get(name)
-    if contract is None or contract.kind != "stream":
-        streams = ", ".join(c.name for c in contracts.values() if c.kind == "stream")
-        raise ContractError(name, "there is no stream contract of this name.", remedy=f"Choose one of: {streams}.")
-    return contract

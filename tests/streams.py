@@ -21,6 +21,7 @@ from freshdata.lake.catalog import open_catalog
 from freshdata.lake.progress import Progress, read_progress
 from freshdata.services.kafka import client_config, end_offsets, ensure_topics
 from freshdata.settings import Settings
+from freshdata.verify.ingest import verify_ingest
 
 START = datetime(2013, 1, 5, 12, tzinfo=UTC)
 DEADLINE = 240.0  # On a machine that is busy with something else too.
@@ -50,6 +51,14 @@ def flight_event(number: int, **changes: Any) -> dict[str, Any]:
 def flight_contract(settings: Settings) -> Contract:
     """The flight stream's contract of this instance."""
     return load_contracts(settings.contracts_dir)["flight_events"]
+
+
+def assert_verified(settings: Settings) -> dict[str, int]:
+    """Compare the topic with what is stored, row by row; returns what became of its records."""
+    findings, counts = verify_ingest(settings, open_catalog(settings), flight_contract(settings))
+    assert [finding for finding in findings if not finding.ok] == []
+    assert counts["consumed"] == counts["accepted"] + counts["duplicates"] + counts["rejected"]
+    return counts
 
 
 def send(settings: Settings, records: list[tuple[bytes | None, bytes | None, datetime]]) -> None:

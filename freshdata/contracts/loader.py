@@ -76,6 +76,19 @@ def load_contracts(folder: Path) -> dict[str, Contract]:
     return contracts
 
 
+def stream_contract(contracts: dict[str, Contract], name: str) -> Contract:
+    """The stream contract of a name.
+
+    Raises:
+        ContractError: there is none.
+    """
+    contract = contracts.get(name)
+    if contract is None or contract.kind != "stream":
+        streams = ", ".join(c.name for c in contracts.values() if c.kind == "stream")
+        raise ContractError(name, "there is no stream contract of this name.", remedy=f"Choose one of: {streams}.")
+    return contract
+
+
 def load_contract(path: Path) -> Contract:
     """Read one contract.
 

@@ -10,10 +10,9 @@ import pytest
 
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.publication import published_contract
-from freshdata.verify.ingest import verify_ingest
 from tests.streams import (
+    assert_verified,
     disorderly,
-    flight_contract,
     flight_event,
     send,
     wait_until_caught_up,
@@ -53,12 +52,6 @@ def gated(first, count):
         (event["event_id"].encode(), json.dumps(event).encode(), datetime.fromisoformat(event["event_time"]))
         for event in events
     ]
-
-
-def assert_verified(settings):
-    findings, counts = verify_ingest(settings, open_catalog(settings), flight_contract(settings))
-    assert [finding for finding in findings if not finding.ok] == []
-    return counts
 
 
 def test_a_new_field_appears_under_a_running_worker_and_old_files_stay(streaming, environment):

@@ -10,8 +10,8 @@ import pytest
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.progress import summary_property
 from freshdata.services.kafka import client_config, end_offsets
-from freshdata.verify.ingest import verify_ingest
 from tests.streams import (
+    assert_verified,
     disorderly,
     flight_contract,
     flight_event,
@@ -37,13 +37,6 @@ for deleted in admin.delete_records(upto).values():
     deleted.result(30)
 os._exit(0)
 """
-
-
-def assert_verified(settings):
-    findings, counts = verify_ingest(settings, open_catalog(settings), flight_contract(settings))
-    assert [finding for finding in findings if not finding.ok] == []
-    assert counts["consumed"] == counts["accepted"] + counts["duplicates"] + counts["rejected"]
-    return counts
 
 
 def test_every_record_is_accounted_for(streaming, environment):

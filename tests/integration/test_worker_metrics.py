@@ -10,12 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from freshdata.lake.catalog import open_catalog
-from freshdata.verify.ingest import verify_ingest
 from tests.streams import (
     BROKEN,
+    assert_verified,
     caught_up,
     disorderly,
-    flight_contract,
     flight_event,
     owners,
     send,
@@ -49,12 +48,6 @@ def sample(settings, name, **labels):
 
 def ready(settings):
     return get(settings, "/readyz")[0] == 200
-
-
-def assert_verified(settings):
-    findings, counts = verify_ingest(settings, open_catalog(settings), flight_contract(settings))
-    assert [finding for finding in findings if not finding.ok] == []
-    return counts
 
 
 def test_metrics_agree_with_what_is_stored(streaming, environment):
