@@ -6,13 +6,16 @@ from datetime import date, timedelta
 from typing import Any
 
 import pyarrow as pa
-from pyiceberg.manifest import ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
-from pyiceberg.table import Table
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
+from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType
 
-from freshdata.lake.progress import ancestors
+from freshdata.lake.cursors import Mark
+from freshdata.lake.progress import ancestors, summary_property
 
 EPOCH = date(1970, 1, 1)
 
@@ -108,6 +111,41 @@ def appends_only(table: Table, after: int) -> bool:
         if snapshot.summary is None or snapshot.summary.operation not in (Operation.APPEND, Operation.REPLACE):
             return False
     return False
+
+
+def appended_since(table: Table, mark: Mark) -> list[DataFile] | None:
+    """The data files added after a snapshot that has expired, by their sequence numbers.
+
+    Args:
+        table: The table, refreshed.
+        mark: The snapshot's mark.
+
+    Returns:
+        The files; None when they are not all that has happened: then the rows in them are not the rows gained, or
+        there are new delete files, or the table does not tell how many rows it has.
+    """
+    head = table.current_snapshot()
+    records = summary_property(head, "total-records") if head else None
+    if head is None or records is None:
+        return None
+    files = []
+    for manifest in head.manifests(table.io):
+        if manifest.sequence_number <= mark.sequence_number:
+            continue
+        for entry in manifest.fetch_manifest_entry(table.io):
+            if entry.sequence_number is not None and entry.sequence_number <= mark.sequence_number:
+                continue
+            if manifest.content == ManifestContent.DELETES:
+                return None
+            files.append(entry.data_file)
+    return files if sum(file.record_count for file in files) == int(records) - mark.records else None
+
+
+def dates_in_files(table: Table, files: list[DataFile], column: str) -> set[date]:
+    """The distinct values of a date column in some of a table's data files; reads that one column."""
+    tasks = [FileScanTask(file) for file in files]
+    scan = ArrowScan(table.metadata, table.io, table.schema().select(column), AlwaysTrue())
+    return set(scan.to_table(tasks)[column].unique().to_pylist())
 
 
 def date_ranges(dates: set[date] | frozenset[date]) -> list[tuple[date, date]]:

@@ -5,20 +5,40 @@ was added by a snapshot that no cursor has passed yet, so it still reaches Silve
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
 from freshdata.lake.progress import ancestors, summary_property
 
 CURSOR_PROPERTY = "freshdata.cursor"
+MARKS_PROPERTY = "freshdata.cursor-marks"
 FINGERPRINT_PROPERTY = "freshdata.fingerprint"
-MODE_PROPERTY = "freshdata.mode"
-MODEL_PROPERTY = "freshdata.model"
+# Which run made a snapshot, of which model, how, over which days, from which git commit, and for which Dagster run.
 RUN_PROPERTY = "freshdata.run"
+MODEL_PROPERTY = "freshdata.model"
+MODE_PROPERTY = "freshdata.mode"
+INTERVAL_PROPERTY = "freshdata.interval"
+COMMIT_PROPERTY = "freshdata.commit"
+DAGSTER_RUN_PROPERTY = "freshdata.dagster-run"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a snapshot can still be told by when it has expired.
+
+    Attributes:
+        sequence_number: Its sequence number: files that were added after it have a higher one.
+        records: Rows in its data files.
+    """
+
+    sequence_number: int
+    records: int
 
 
 @dataclass(frozen=True)
@@ -28,15 +48,26 @@ class Cursor:
     Attributes:
         upstream: Upstream table to the snapshot whose rows, and all before it, are accounted for.
         fingerprint: Version of the model's code that made all rows.
+        marks: Upstream table to the mark of that snapshot, where it has one.
     """
 
     upstream: dict[str, int]
     fingerprint: str
+    marks: dict[str, Mark] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def at(cls, heads: Mapping[str, Snapshot], fingerprint: str) -> Self:
+        """The cursor of a table that has seen its upstream tables up to some snapshots."""
+        upstream = {name: head.snapshot_id for name, head in heads.items()}
+        marks = {name: mark for name, head in heads.items() if (mark := _mark(head))}
+        return cls(upstream, fingerprint, marks)
 
     def properties(self) -> dict[str, str]:
         """The form kept in a snapshot summary."""
+        marks = {name: [mark.sequence_number, mark.records] for name, mark in self.marks.items()}
         return {
-            CURSOR_PROPERTY: json.dumps(self.upstream, sort_keys=True, separators=(",", ":")),
+            CURSOR_PROPERTY: _compact(self.upstream),
+            MARKS_PROPERTY: _compact(marks),
             FINGERPRINT_PROPERTY: self.fingerprint,
         }
 
@@ -45,23 +76,37 @@ def read_cursor(table: Table) -> Cursor | None:
     """The cursor in the newest snapshot that has one (a compaction by another engine carries none), or None."""
     for snapshot in ancestors(table):
         if text := summary_property(snapshot, CURSOR_PROPERTY):
-            return Cursor(json.loads(text), summary_property(snapshot, FINGERPRINT_PROPERTY) or "")
+            marks = json.loads(summary_property(snapshot, MARKS_PROPERTY) or "{}")
+            return Cursor(
+                json.loads(text),
+                summary_property(snapshot, FINGERPRINT_PROPERTY) or "",
+                {name: Mark(*numbers) for name, numbers in marks.items()},
+            )
     return None
 
 
-def upstream_heads(catalog: Catalog, upstream: Iterable[str]) -> dict[str, int]:
+def upstream_heads(catalog: Catalog, upstream: Iterable[str]) -> dict[str, Snapshot]:
     """Upstream table to its current snapshot; a table that is missing or was never written to is left out."""
-    heads = {name: current_snapshot_id(catalog, name) for name in upstream}
+    heads = {name: _current_snapshot(catalog, name) for name in upstream}
     return {name: head for name, head in heads.items() if head is not None}
 
 
-def current_snapshot_id(catalog: Catalog, name: str) -> int | None:
-    """A table's current snapshot, or None when it is missing or was never written to."""
+def _current_snapshot(catalog: Catalog, name: str) -> Snapshot | None:
     try:
-        snapshot = catalog.load_table(name).current_snapshot()
+        return catalog.load_table(name).current_snapshot()
     except NoSuchTableError:
         return None
-    return snapshot.snapshot_id if snapshot else None
+
+
+def _mark(snapshot: Snapshot) -> Mark | None:
+    records = summary_property(snapshot, "total-records")  # Not every engine tells.
+    if records is None or snapshot.sequence_number is None:
+        return None
+    return Mark(snapshot.sequence_number, int(records))
+
+
+def _compact(content: Mapping[str, object]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def behind(catalog: Catalog, upstreams: dict[str, tuple[str, ...]]) -> dict[str, dict[str, int]]:
@@ -76,7 +121,8 @@ def behind(catalog: Catalog, upstreams: dict[str, tuple[str, ...]]) -> dict[str,
         exist yet, or has no cursor, is behind every upstream table that has rows.
     """
     found: dict[str, dict[str, int]] = {}
-    heads = upstream_heads(catalog, {name for names in upstreams.values() for name in names})
+    found_heads = upstream_heads(catalog, {name for names in upstreams.values() for name in names})
+    heads = {name: head.snapshot_id for name, head in found_heads.items()}
     for name, upstream in upstreams.items():
         try:
             cursor = read_cursor(catalog.load_table(name))

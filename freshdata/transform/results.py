@@ -60,9 +60,11 @@ class Pending:
         dates: The days it would recompute; None for all.
         note: Why all, or an empty string.
         cursor: What the table will have seen afterwards.
+        whole_days: Whether the days are rebuilt whole because the new rows cannot be told from the others.
     """
 
     behind: bool
     dates: frozenset[date] | None
     note: str
     cursor: Cursor
+    whole_days: bool = False

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from freshdata.lake.cursors import DAGSTER_RUN_PROPERTY
 from freshdata.transform.runner import Runner
 from freshdata_assets.platform import current_platform
 
@@ -17,15 +18,18 @@ class Transform(dg.ConfigurableResource["Transform"]):
     """
 
     @contextmanager
-    def open(self) -> Iterator[Runner]:
+    def open(self, run_id: str) -> Iterator[Runner]:
         """The runner of this process's instance.
+
+        Args:
+            run_id: The Dagster run that the snapshots it makes will name.
 
         Raises:
             TransformError: another process holds SQLMesh's state for too long, or the project cannot be loaded.
         """
         from freshdata.transform.runner import open_runner  # Imports SQLMesh: seconds, paid by runs only.
 
-        with open_runner(current_platform().settings) as runner:
+        with open_runner(current_platform().settings, {DAGSTER_RUN_PROPERTY: run_id}) as runner:
             yield runner
 
 

@@ -229,9 +229,9 @@ class Failing(Transform):
     model: str
 
     @contextmanager
-    def open(self) -> Iterator[Runner]:
+    def open(self, run_id: str) -> Iterator[Runner]:
         broken = self.model
-        with super().open() as runner:
+        with super().open(run_id) as runner:
 
             class Broken:
                 def run_live(self, model: str) -> ModelRun:

@@ -14,11 +14,12 @@ from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
 from freshdata.lake import rest_catalog
 from freshdata.lake.catalog import ensure_table, load_table, open_catalog
-from freshdata.lake.cursors import CURSOR_PROPERTY, behind, read_cursor
+from freshdata.lake.cursors import COMMIT_PROPERTY, CURSOR_PROPERTY, behind, read_cursor
 from freshdata.lake.progress import ancestors, summary_property
 from freshdata.lake.query import connect
 from freshdata.settings import PROJECT, Settings
 from freshdata.transform.runner import ModelRun, Runner, open_runner
+from freshdata.transform.stamps import code_properties
 from tests.bronze import append, flight_event, head, observation, rows
 
 pytestmark = pytest.mark.integration
@@ -169,6 +170,32 @@ def test_after_a_rollback_of_bronze_everything_is_rebuilt(runner: Runner, catalo
     assert of_day(catalog, CARRIERS, day)[0]["flights"] == 1
 
 
+def test_after_the_cursor_expired_only_the_days_of_newer_files_are_rebuilt(
+    runner: Runner, catalog: Catalog, day: date
+) -> None:
+    other = day + timedelta(days=2)
+    append(catalog, "flight_events", [flight_event(day, 1), flight_event(other, 1)])
+    follow(runner)
+    untouched = files_of_day(catalog, FLIGHTS, other)
+    append(catalog, "flight_events", [flight_event(day, 2)])
+    append(catalog, "flight_events", [flight_event(day + timedelta(days=1), 1)])
+    bronze = load_table(catalog, "bronze.flight_events")
+    bronze.maintenance.expire_snapshots().older_than(datetime.now() + timedelta(days=1)).commit()  # noqa: DTZ005 - its own clock.
+    assert len(load_table(catalog, "bronze.flight_events").snapshots()) == 1
+    runs = follow(runner)
+    assert "expired" in runs[FLIGHTS].note
+    assert "the days of its new files are rebuilt" in runs[FLIGHTS].note
+    assert runs[FLIGHTS].partitions == {day: 2, day + timedelta(days=1): 1}
+    assert files_of_day(catalog, FLIGHTS, other) == untouched
+    assert of_day(catalog, CARRIERS, day)[0]["flights"] == 2
+    assert runner.run_live(FLIGHTS).note == "up to date"
+
+
+def files_of_day(catalog: Catalog, model: str, day: date) -> set[str]:
+    tasks = load_table(catalog, model).scan(f"flight_date = '{day}'").plan_files()
+    return {task.file.file_path for task in tasks}
+
+
 def test_changed_model_code_rebuilds_everything(
     runner: Runner, catalog: Catalog, day: date, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +241,9 @@ def test_every_snapshot_says_what_it_was_made_from(runner: Runner, catalog: Cata
         assert summary_property(snapshot, CURSOR_PROPERTY)
         assert summary_property(snapshot, "freshdata.mode") == "live"
         assert summary_property(snapshot, "freshdata.model") == model
+        assert summary_property(snapshot, "freshdata.interval") == f"{day}/{day}"
+        assert summary_property(snapshot, "freshdata.fingerprint") == runner.manifest[model].code_version
+        assert summary_property(snapshot, COMMIT_PROPERTY) == code_properties(PROJECT).get(COMMIT_PROPERTY)
 
 
 def test_either_upstream_table_moves_the_weather_model(runner: Runner, catalog: Catalog, day: date) -> None:

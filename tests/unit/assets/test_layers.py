@@ -36,7 +36,7 @@ class Scripted(Transform):
     refused: list[str] = []  # noqa: RUF012
 
     @contextmanager
-    def open(self) -> Iterator["Scripted"]:  # type: ignore[override]
+    def open(self, run_id: str) -> Iterator["Scripted"]:  # type: ignore[override]  # noqa: ARG002
         yield self
 
     def run_full(self, name: str) -> ModelRun:

@@ -14,12 +14,15 @@ from freshdata.lake.catalog import ensure_table, open_catalog
 from freshdata.lake.changes import (
     PartitionChange,
     added_partitions,
+    appended_since,
     appends_only,
     date_ranges,
+    dates_in_files,
     is_ancestor,
     new_rows,
     touched_dates,
 )
+from freshdata.lake.cursors import Cursor, Mark
 from freshdata.settings import Settings
 
 SCHEMA = pa.schema([pa.field("day", pa.date32()), pa.field("key", pa.string())])
@@ -125,6 +128,50 @@ def test_deleted_rows_are_not_mistaken_for_appends(
     seen = append(table, (FIRST, "a"), (FIRST, "z"))
     change(table)
     assert appends_only(table, seen) is expected
+
+
+def mark(table: Table) -> Mark:
+    head = table.current_snapshot()
+    assert head is not None
+    return Cursor.at({"t": head}, "code").marks["t"]
+
+
+def test_rows_gained_since_an_expired_snapshot_are_known_by_their_files(table: Table) -> None:
+    append(table, (FIRST, "a"))
+    seen = mark(table)
+    assert appended_since(table, seen) == []
+    append(table, (SECOND, "b"), (THIRD, "c"))
+    append(table, (SECOND, "d"))
+    files = appended_since(table, seen)
+    assert files is not None
+    assert sum(file.record_count for file in files) == 3
+    assert dates_in_files(table, files, "day") == {SECOND, THIRD}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.delete("key = 'a'"),
+        lambda table: table.overwrite(table.scan().to_arrow().slice(0, 1)),
+        lambda table: (table.delete("key = 'a'"), append(table, (THIRD, "c"))),
+    ],
+)
+def test_what_was_more_than_appended_since_an_expired_snapshot_cannot_be_told(
+    table: Table, change: Callable[[Table], Any]
+) -> None:
+    append(table, (FIRST, "a"), (FIRST, "z"))
+    seen = mark(table)
+    change(table)
+    assert appended_since(table, seen) is None
+
+
+def test_rows_read_again_after_a_roll_back_are_not_taken_for_all_news(table: Table) -> None:
+    kept = append(table, (FIRST, "a"))
+    append(table, (SECOND, "b"))
+    seen = mark(table)
+    table.manage_snapshots().rollback_to_snapshot(kept).commit()
+    append(table, (SECOND, "b"), (THIRD, "c"))
+    assert appended_since(table, seen) is None
 
 
 def test_neighbouring_days_make_one_range() -> None:

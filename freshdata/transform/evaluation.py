@@ -1,0 +1,113 @@
+"""Have SQLMesh compute, store and audit a model's rows, and say in one line what went wrong."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from freshdata.errors import TransformError
+from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.results import AuditResult
+from freshdata.transform.slices import SLICE, Slice
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+    from sqlmesh import Context
+    from sqlmesh.core.snapshot import Snapshot
+
+
+class Evaluation:
+    """Evaluates the deployed models of a SQLMesh context.
+
+    Args:
+        context: The context.
+        snapshots: SQLMesh's snapshot of each model, by the model's name.
+    """
+
+    def __init__(self, context: "Context", snapshots: Mapping[str, "Snapshot"]) -> None:
+        self._context = context
+        self._snapshots = snapshots
+
+    def store(self, info: ModelInfo, first: date, last: date, part: Slice) -> tuple[AuditResult, ...]:
+        """Compute and store a slice, run the audits on its days, and book the days in SQLMesh's state.
+
+        Args:
+            info: The model.
+            first: First day that the query is rendered for.
+            last: Last day, inclusive.
+            part: What is replaced or merged.
+
+        Raises:
+            TransformError: the query or an audit fails.
+        """
+        snapshot, span = self._snapshots[info.name], self._span(first, last)
+        with _explained(info):
+            self._context.snapshot_evaluator.evaluate(
+                snapshot,
+                allow_destructive_snapshots=set(),
+                allow_additive_snapshots=set(),
+                batch_index=0,
+                target_table_exists=True,
+                **span,
+                **{SLICE: part},
+            )
+        audits = self.audit(info, first, last)
+        if all(audit.passed or not audit.blocking for audit in audits):
+            for start, end in part.ranges or ((first, last),):
+                self._context.state_sync.add_interval(snapshot, start.isoformat(), end.isoformat())
+        return audits
+
+    def audit(self, info: ModelInfo, first: date, last: date) -> tuple[AuditResult, ...]:
+        """Run a model's audits on the rows of some days.
+
+        Raises:
+            TransformError: an audit cannot be run.
+        """
+        with _explained(info):
+            outcomes = self._context.snapshot_evaluator.audit(self._snapshots[info.name], **self._span(first, last))
+        return tuple(
+            AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
+            for outcome in outcomes
+        )
+
+    def query(self, info: ModelInfo, first: date, last: date) -> "exp.Query":
+        """A model's query over some days."""
+        query: exp.Query = self._snapshots[info.name].model.render_query_or_raise(
+            **self._span(first, last), engine_adapter=self._context.engine_adapter
+        )
+        return query
+
+    def _span(self, first: date, last: date) -> dict[str, Any]:
+        from sqlmesh.core.snapshot import DeployabilityIndex
+
+        return {
+            "start": first.isoformat(),
+            "end": last.isoformat(),
+            "execution_time": datetime.now(UTC),
+            "snapshots": {snapshot.name: snapshot for snapshot in self._snapshots.values()},
+            "deployability_index": DeployabilityIndex.all_deployable(),
+        }
+
+
+@contextmanager
+def _explained(info: ModelInfo) -> Iterator[None]:
+    import duckdb
+    from sqlmesh.utils.errors import SQLMeshError
+
+    try:
+        yield
+    except (SQLMeshError, duckdb.Error) as error:
+        raise TransformError(
+            info.name,
+            f"failed: {root_cause(error)}.",
+            remedy=f"Correct {info.path}, or the data it reads, and run it again.",
+        ) from error
+
+
+def root_cause(error: BaseException) -> str:
+    """What went wrong at the bottom, in one line: SQLMesh wraps an engine's message, and hides it as mere context."""
+    from sqlmesh.utils.errors import SQLMeshError
+
+    while isinstance(error, SQLMeshError) and (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,86 @@
+"""What each snapshot of a Silver or Gold table says about the run that made it, so that any row's code can be found."""
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+from freshdata.lake.catalog import load_table
+from freshdata.lake.cursors import (
+    COMMIT_PROPERTY,
+    INTERVAL_PROPERTY,
+    MODE_PROPERTY,
+    MODEL_PROPERTY,
+    RUN_PROPERTY,
+    Cursor,
+)
+from freshdata.lake.progress import summary_property
+from freshdata.lake.rest_catalog import CatalogFace
+from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.results import Mode
+
+GIT_SECONDS = 10.0
+
+
+class Stamps:
+    """Stamps the snapshots that runs make.
+
+    Args:
+        face: The REST face of the catalog that the tables live in.
+        properties: Summary properties of every snapshot: who runs.
+    """
+
+    def __init__(self, face: CatalogFace, properties: dict[str, str]) -> None:
+        self._face = face
+        self._properties = properties
+
+    @contextmanager
+    def stamped(
+        self, info: ModelInfo, mode: Mode, cursor: Cursor | None, ranges: tuple[tuple[date, date], ...] | None
+    ) -> Iterator[str]:
+        """Within the context, the table's snapshots carry the cursor and say which run made them; yields its id.
+
+        Args:
+            info: The model.
+            mode: How it is run.
+            cursor: What the table will have seen.
+            ranges: The days it recomputes, each range's first and last; None for all.
+        """
+        run = uuid.uuid4().hex
+        interval = "all" if ranges is None else ",".join(f"{first}/{last}" for first, last in ranges)
+        properties = {MODEL_PROPERTY: info.name, MODE_PROPERTY: mode, RUN_PROPERTY: run, INTERVAL_PROPERTY: interval}
+        properties |= self._properties | (cursor.properties() if cursor else {})
+        with self._face.stamp(info.name, properties):
+            yield run
+
+    def carry_cursor(self, info: ModelInfo, run: str) -> None:
+        """Make sure that the run's cursor is in the table, by an empty snapshot if the run changed no row.
+
+        Without it the table would count as behind for ever, and in the end its cursor would name an expired snapshot.
+        An engine that cannot stamp its commits gets its cursor here: a crash before repeats the run, which changes
+        nothing.
+        """
+        from freshdata.transform.engine import retry_conflicts
+
+        def commit() -> None:
+            table = load_table(self._face.catalog, info.name)
+            head = table.current_snapshot()
+            if head is not None and summary_property(head, RUN_PROPERTY) == run:
+                return
+            properties = self._face.stamped(info.name)
+            with table.transaction() as change, change.update_snapshot(snapshot_properties=properties).fast_append():
+                pass
+
+        retry_conflicts(commit)
+
+
+def code_properties(project: Path) -> dict[str, str]:
+    """The git commit of a project's files, as a snapshot property; none outside a repository, or without git."""
+    command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {COMMIT_PROPERTY: told.stdout.strip()} if told.returncode == 0 else {}

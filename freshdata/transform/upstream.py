@@ -1,0 +1,99 @@
+"""What the tables that a model reads hold that the model has not seen."""
+
+from collections.abc import Mapping
+from datetime import date
+
+from pyiceberg.catalog import Catalog
+
+from freshdata.contracts import Contract
+from freshdata.lake.catalog import load_table
+from freshdata.lake.changes import (
+    appended_since,
+    appends_only,
+    dates_in_files,
+    is_ancestor,
+    new_rows,
+    touched_dates,
+)
+from freshdata.lake.cursors import Cursor, Mark, upstream_heads
+from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.results import Pending
+
+
+class Upstream:
+    """Follows the tables that models read.
+
+    Args:
+        catalog: The catalog.
+        models: The models by name.
+        contracts: The contracts by name.
+    """
+
+    def __init__(self, catalog: Catalog, models: Mapping[str, ModelInfo], contracts: Mapping[str, Contract]) -> None:
+        self._catalog = catalog
+        self._models = models
+        self._days_of_streams = {
+            contract.table: contract.stream.event_date_field for contract in contracts.values() if contract.stream
+        }
+
+    def pending(self, model: ModelInfo, seen: Cursor | None) -> Pending:
+        """What a live run of a model would do now.
+
+        Args:
+            model: The model.
+            seen: The cursor of its table.
+        """
+        # The heads are read before any row is: what is appended in between is read twice, never missed.
+        cursor = Cursor.at(upstream_heads(self._catalog, model.depends_on), model.code_version)
+        if seen == cursor:
+            return Pending(behind=False, dates=frozenset(), note="", cursor=cursor)
+        if seen is None:
+            return Pending(behind=True, dates=None, note="first run: everything is new", cursor=cursor)
+        if seen.fingerprint != model.code_version:
+            note = "the model's code has changed: everything is rebuilt"
+            return Pending(behind=True, dates=None, note=note, cursor=cursor)
+        if model.partition_column is None:
+            return Pending(behind=True, dates=None, note="", cursor=cursor)
+        return self._moved(model, seen, cursor)
+
+    def date_column(self, table: str) -> str | None:
+        """The column with the day that a row of a table belongs to, or None when it has no days."""
+        if table in self._models:
+            return self._models[table].partition_column
+        return self._days_of_streams.get(table)
+
+    def _moved(self, model: ModelInfo, seen: Cursor, cursor: Cursor) -> Pending:
+        dates: set[date] = set()
+        notes: list[str] = []
+        for name in model.depends_on:
+            if cursor.upstream.get(name) == seen.upstream.get(name):
+                continue
+            touched, note = self._touched(name, seen.upstream.get(name), seen.marks.get(name))
+            if touched is None:
+                return Pending(behind=True, dates=None, note=f"{note}: everything is rebuilt", cursor=cursor)
+            dates |= touched
+            if note:
+                notes.append(f"{note}: the days of its new files are rebuilt")
+        note = "; ".join(notes)
+        return Pending(behind=True, dates=frozenset(dates), note=note, cursor=cursor, whole_days=bool(notes))
+
+    def _touched(self, name: str, after: int | None, mark: Mark | None) -> tuple[set[date] | None, str]:
+        """The days that an upstream table's changes since a snapshot concern; None when only all are sure to be enough.
+
+        Returns:
+            The days, and what is out of the ordinary, or an empty string.
+        """
+        table, column = load_table(self._catalog, name), self.date_column(name)
+        if after is None:
+            return None, f"{name} has its first rows"
+        if column is None:
+            return None, f"{name} has changed, and it has no days"
+        if not is_ancestor(table, after):
+            gone = f"the snapshot of {name} seen last has expired or was rolled back"
+            files = appended_since(table, mark) if mark else None
+            return (None if files is None else dates_in_files(table, files, column)), gone
+        if (touched := touched_dates(table, column, after)) is not None:
+            return touched, ""
+        if not appends_only(table, after):
+            return None, f"rows of {name} were changed or deleted"
+        return {day for batch in new_rows(table, after, (column,)) for day in batch.column(0).unique().to_pylist()}, ""
