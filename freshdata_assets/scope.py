@@ -8,6 +8,7 @@ RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 PARTITION = "dagster/partition"
 MODE = "freshdata/mode"
+TENANT = "freshdata/tenant"
 REASON = "freshdata/reason"
 LIVE = "live"
 
@@ -20,11 +21,13 @@ class Scope:
         live: Whether it takes in what is new since each table's cursor; else it rebuilds its days whole.
         first: First day of its partitions, or None for a run without partitions.
         last: Last day of its partitions, inclusive.
+        tenant: The only tenant whose rows it rebuilds, where a model tells tenants apart; None for all.
     """
 
     live: bool
     first: date | None
     last: date | None
+    tenant: str | None = None
 
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> "Scope":
@@ -35,6 +38,7 @@ class Scope:
             live=tags.get(MODE) == LIVE,
             first=date.fromisoformat(first) if first else None,
             last=date.fromisoformat(last) if last else None,
+            tenant=tags.get(TENANT),
         )
 
     @property

@@ -3,7 +3,8 @@
 And when it tries again what the lake refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from freshdata.contracts.model import StreamRules
 from freshdata.errors import LakeError
-from stream_workers.batch import Batch
+from stream_workers.batch import Batch, Message
 
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 30.0
@@ -33,8 +34,8 @@ class CommitTrigger:
     - A commit that fills its files (``min_file_rows`` for each open partition) may be ``max_age`` old.
     - Small commits that follow one another wait twice as long each time, up to ``max_idle_age``: a trickle of events
       makes one commit in that time. After a silence of that length the next event waits ``max_age`` again.
-    - While the worker works off a backlog, commits fill up to the hard limits, for at most ``max_idle_age``: their
-      events are old already, and fewer, larger commits end the backlog sooner.
+    - While the worker works off a backlog (full polls of events older than ``max_age``), commits fill up to the hard
+      limits, for at most ``max_idle_age``: their events are old already, and fewer, larger commits end it sooner.
 
     Attributes:
         rows: Bronze rows of the open batch, duplicates left out.
@@ -94,6 +95,19 @@ class CommitTrigger:
             return "partitions"
         small_age = self._small_age if self.small else self._max_age
         return "age" if now - self._opened >= (self._idle_age if behind else small_age) else None
+
+    def is_backlog(self, messages: Sequence[Message], now: datetime) -> bool:
+        """Whether messages that filled a poll come from a backlog, and are not just many.
+
+        At a high rate each poll is full. By that alone every commit would fill up to the hard limits, and its events,
+        which are new, would wait for it.
+
+        Args:
+            messages: The poll's messages.
+            now: The present time.
+        """
+        newest = max((message.timestamp()[1] for message in messages[-1:]), default=0)
+        return now.timestamp() - newest / 1000 > self._max_age
 
     @property
     def small(self) -> bool:

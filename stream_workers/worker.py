@@ -140,10 +140,12 @@ class Worker:
         taken = self.consumer.consume(asked, POLL_SECONDS)
         if self.clean:
             self.clean.settle()
-        if messages := _intact(taken):
+        messages = _intact(taken)
+        if messages:
             self._process(messages)
         now = time.monotonic()
-        reason = self.trigger.due(now, behind=len(taken) == asked)
+        behind = len(taken) == asked and self.trigger.is_backlog(messages, self.clock.now())
+        reason = self.trigger.due(now, behind=behind)
         if reason and self.refused_commit.may_try(now):
             self._commit(reason)
         self._observe()

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from freshdata.cli import contract, demo, maintain, produce, query, replay, services, verify, worker
+from freshdata.cli import backfill, contract, demo, maintain, produce, query, rebuild, replay, services, verify, worker
 from freshdata.errors import FreshDataError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command(help="Replay the sample's events into Kafka.")(produce.produce)
 app.command(help="Run the stream worker of one stream until it is stopped.")(worker.worker)
 app.command(help="Compare Kafka, Bronze, quarantine, Silver and Gold row by row.")(verify.verify)
 app.command(help="Rebuild a stream's Bronze from Kafka beside the live tables, check it, and swap.")(replay.replay)
+app.command(help="Rebuild days of Silver and Gold from the layer before.")(backfill.backfill)
+app.command(help="Build a layer's tables anew beside the live ones, reconcile them, and swap.")(rebuild.rebuild)
 app.command(help="Merge manifests, expire snapshots and remove orphan files.")(maintain.maintain)
 app.command(help="Run SQL over the lake.")(query.query)
 app.add_typer(contract.app, name="contract")

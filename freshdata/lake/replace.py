@@ -62,6 +62,7 @@ def take_over(
     properties: dict[str, str],
     *,
     kept: Callable[[], tuple[list[DataFile], dict[str, str]]] = lambda: ([], {}),
+    within: Callable[[DataFile], bool] = lambda _: True,
     admit: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """Put a rebuilt table's files in place of the live table's, in one snapshot.
@@ -72,6 +73,7 @@ def take_over(
         properties: Properties of the snapshot's summary.
         kept: Called at each attempt, when the live table was refreshed: new files of rows that the live table has and
             shall keep, and the properties that account for them.
+        within: Which of the live table's files are replaced; the others stay.
         admit: Called before each attempt, when the live table was refreshed; what it raises ends the exchange.
 
     Returns:
@@ -85,7 +87,7 @@ def take_over(
     new = _data_files(rebuilt)
 
     def change(update: Update) -> None:
-        old = _data_files(live)
+        old = {path: file for path, file in _data_files(live).items() if within(file)}
         files, more = kept()
         with update(properties | more).overwrite() as overwrite:
             for file in files:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, Or
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, Or
 from pyiceberg.expressions.parser import parse
 from pyiceberg.transforms import IdentityTransform, Transform
 from sqlglot import exp
@@ -268,12 +268,19 @@ def _plain_column(part: exp.Expression) -> str:
 
 
 def _iceberg_filter(where: exp.Expression | None) -> BooleanExpression:
-    """The filter that says the same as a condition of the materializations: days between literals, or everything."""
+    """The filter that says the same as a condition of the materializations: days between literals, or everything.
+
+    And one tenant's rows, if need be.
+    """
     where = where.unnest() if where is not None else None
     if where is None or (isinstance(where, exp.Boolean) and where.this):
         return AlwaysTrue()
     if isinstance(where, exp.Or):
         return reduce(Or, (_iceberg_filter(part) for part in where.flatten()))
+    if isinstance(where, exp.And):
+        return reduce(And, (_iceberg_filter(part) for part in where.flatten()))
+    if isinstance(where, exp.EQ):
+        return EqualTo(where.this.name, where.expression.name)  # type: ignore[call-arg]  # Its types are pydantic's.
     if isinstance(where, exp.Between):
         low, high = (where.args[side].find(exp.Literal).name for side in ("low", "high"))
         return parse(f"{where.this.name} >= '{low}' and {where.this.name} <= '{high}'")

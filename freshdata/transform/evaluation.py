@@ -57,21 +57,32 @@ class Evaluation:
                 self._context.state_sync.add_interval(snapshot, start.isoformat(), end.isoformat())
         return audits
 
-    def audit(self, info: ModelInfo, first: date, last: date) -> tuple[AuditResult, ...]:
+    def audit(self, info: ModelInfo, first: date, last: date, *, table: str | None = None) -> tuple[AuditResult, ...]:
         """Run a model's audits on the rows of some days.
+
+        Args:
+            info: The model.
+            first: First day.
+            last: Last day, inclusive.
+            table: The table to look at, fully qualified; None means the model's own.
 
         Raises:
             TransformError: an audit cannot be run.
         """
+        span = self._span(first, last) | ({"this_model": table} if table else {})
         with _explained(info):
-            outcomes = self._context.snapshot_evaluator.audit(self._snapshots[info.name], **self._span(first, last))
+            outcomes = self._context.snapshot_evaluator.audit(self._snapshots[info.name], **span)
         return tuple(
             AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
             for outcome in outcomes
         )
 
     def query(self, info: ModelInfo, first: date, last: date) -> "exp.Query":
-        """A model's query over some days."""
+        """A model's query over some days.
+
+        Raises:
+            TransformError: it cannot be rendered.
+        """
         query: exp.Query = self._snapshots[info.name].model.render_query_or_raise(
             **self._span(first, last), engine_adapter=self._context.engine_adapter
         )

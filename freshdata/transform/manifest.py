@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +43,7 @@ class ModelInfo:
         partition_column: Date column of its daily partitions, or None.
         columns: Column to SQL type, in order.
         column_descriptions: Column to description.
+        grain: Columns that together identify a row; empty when the model does not say.
         depends_on: Tables it reads, sorted.
         column_lineage: Column to the upstream (table, column) pairs it is computed from.
         audits: Its audits.
@@ -64,6 +66,7 @@ class ModelInfo:
     code_version: str
     path: str
     tags: tuple[str, ...] = field(default_factory=tuple)
+    grain: tuple[str, ...] = field(default_factory=tuple)
 
 
 def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
@@ -105,6 +108,14 @@ def project_fingerprint(settings: Settings) -> str:
     return digest.hexdigest()[:16]
 
 
+def sources(models: Mapping[str, ModelInfo], model: ModelInfo) -> set[str]:
+    """The tables outside the project's models that a model is made from, through any number of models."""
+    found: set[str] = set()
+    for name in model.depends_on:
+        found |= sources(models, models[name]) if name in models else {name}
+    return found
+
+
 def table_name(fqn: str) -> str:
     """The table identifier in a fully qualified, quoted model name."""
     from sqlglot import exp
@@ -130,6 +141,7 @@ def _info(context: "Context", model: Any, settings: Settings) -> ModelInfo:
         code_version=model.data_hash,
         path=str(Path(model._path).relative_to(settings.project)),  # noqa: SLF001 - SQLMesh has no public way.
         tags=tuple(model.tags),
+        grain=tuple(column.name for grain in model.grains[:1] for column in grain.expressions or [grain.unnest()]),
     )
 
 
@@ -166,7 +178,8 @@ def _from_json(text: str) -> dict[str, ModelInfo]:
     manifest = {}
     for item in json.loads(text):
         item["audits"] = tuple(AuditInfo(**audit) for audit in item["audits"])
-        item["depends_on"], item["tags"] = tuple(item["depends_on"]), tuple(item["tags"])
+        for name in ("depends_on", "tags", "grain"):
+            item[name] = tuple(item[name])
         item["column_lineage"] = {
             column: tuple((table, source) for table, source in sources)
             for column, sources in item["column_lineage"].items()

@@ -79,7 +79,7 @@ class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ign
             query, columns, target_table=table, source_columns=source_columns
         )
         self.adapter._insert_overwrite_by_condition(  # noqa: SLF001 - the public methods take only one range.
-            table, queries, columns, _within(model.kind.time_column.column, part.ranges)
+            table, queries, columns, _within(model.kind.time_column.column, part)
         )
 
 
@@ -125,11 +125,20 @@ def _newer(version: tuple[str, ...]) -> exp.Condition:
     return newer
 
 
-def _within(column: exp.Column, ranges: tuple[tuple[date, date], ...] | None) -> exp.Condition:
-    if ranges is None:
+def _within(column: exp.Column, part: Slice) -> exp.Condition:
+    """What a slice replaces, as a condition on the table's rows."""
+    if part.ranges is None:
         return exp.true()
-    days = [column.between(*(exp.cast(exp.Literal.string(day.isoformat()), "date") for day in pair)) for pair in ranges]
-    return exp.or_(*days)
+    days = exp.or_(
+        *(
+            column.between(*(exp.cast(exp.Literal.string(day.isoformat()), "date") for day in pair))
+            for pair in part.ranges
+        )
+    )
+    if part.tenant is None:
+        return days
+    name, tenant = part.tenant
+    return exp.and_(days, exp.column(name, quoted=True).eq(exp.Literal.string(tenant)))
 
 
 def _redirected(query: exp.Query, reads: dict[str, str]) -> exp.Query:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from freshdata.lake.cursors import Cursor
 
-Mode = Literal["live", "partitions", "full"]
+Mode = Literal["live", "partitions", "full", "rebuild"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ rebuilt: reading too much is harmless, reading too little is the only error.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -26,6 +26,7 @@ from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
 from freshdata.transform.evaluation import Evaluation, root_cause
 from freshdata.transform.manifest import ModelInfo, build_manifest, project_fingerprint, table_name
+from freshdata.transform.rebuild import Rebuild, Rebuilt
 from freshdata.transform.results import AuditResult, Mode, ModelRun, Pending
 from freshdata.transform.slices import Slice
 from freshdata.transform.stamps import Stamps, code_properties
@@ -125,13 +126,14 @@ class Runner:
         note = pending.note or ("" if audits else "its upstream tables moved, but none of its days changed")
         return self._outcome(info, "live", started, days=pending.dates, audits=audits, note=note)
 
-    def run_partitions(self, model: str, start: date, end: date) -> ModelRun:
+    def run_partitions(self, model: str, start: date, end: date, *, tenant: str | None = None) -> ModelRun:
         """Rebuild days whole from upstream.
 
         Args:
             model: The model's name.
             start: First day.
             end: Last day, inclusive.
+            tenant: Rebuild only this tenant's rows, in a model that tells tenants apart.
 
         Raises:
             TransformError: there is no such model, it has no daily partitions, or its query fails.
@@ -141,7 +143,7 @@ class Runner:
             raise TransformError(model, "has no daily partitions.", remedy="Run it whole.")
         ranges = ((start, end),)
         with self._stamps.stamped(info, "partitions", read_cursor(self._table(model)), ranges):
-            audits = self._evaluation.store(info, start, end, Slice(ranges))
+            audits = self._evaluation.store(info, start, end, Slice(ranges, self._tenant(info, tenant)))
         days = frozenset(date.fromordinal(day) for day in range(start.toordinal(), end.toordinal() + 1))
         return self._outcome(info, "partitions", started, days=days, audits=audits)
 
@@ -157,6 +159,32 @@ class Runner:
             audits = self._evaluate_live(info, pending, None)
             self._stamps.carry_cursor(info, run)
         return self._outcome(info, "full", started, days=None, audits=audits)
+
+    def rebuild(
+        self,
+        model: str,
+        days: tuple[date | None, date | None] = (None, None),
+        *,
+        allow_missing: bool = False,
+        advance: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Rebuilt:
+        """Build the table, or some of its days, anew beside the live one, reconcile the two, and swap.
+
+        Args:
+            model: The model's name.
+            days: First and last day, inclusive; None means the first or the last there is.
+            allow_missing: Whether rows that are not made from upstream any more may go.
+            advance: Told how much of it is built.
+
+        Raises:
+            TransformError: there is no such model, or nothing was swapped: it says why.
+        """
+        info = self._model(model)
+        pending, bounds = self.pending(model), self._bounds(info, stored=True)
+        first, last = (given or bound for given, bound in zip(days, bounds, strict=True))
+        rebuild = Rebuild(self._catalog, self._evaluation, self._adapter, self._stamps)
+        whole = days == (None, None) or info.partition_column is None
+        return rebuild.run(info, pending, (first, last), whole=whole, allow_missing=allow_missing, advance=advance)
 
     def audit(self, model: str) -> tuple[AuditResult, ...]:
         """Run a model's audits on all of its rows, whichever run wrote them.
@@ -186,6 +214,10 @@ class Runner:
         info = self._model(model)
         return str(self._evaluation.query(info, *self._bounds(info)).sql("duckdb"))
 
+    def _tenant(self, info: ModelInfo, tenant: str | None) -> tuple[str, str] | None:
+        column = self._upstream.tenant_column(info)
+        return (column, tenant) if tenant is not None and column else None
+
     def _table(self, name: str) -> Table:
         return load_table(self._catalog, name)
 
@@ -214,12 +246,12 @@ class Runner:
         finally:
             self._adapter.unstage(NEWS)
 
-    def _bounds(self, info: ModelInfo) -> tuple[date, date]:
-        """First and last day of the rows upstream; any day when there are none, or none are told."""
+    def _bounds(self, info: ModelInfo, *, stored: bool = False) -> tuple[date, date]:
+        """First and last day of the rows upstream, and of the table's own; any day when there are none."""
         from sqlglot import exp
 
         found: list[date] = []
-        for name in info.depends_on:
+        for name in (*info.depends_on, *((info.name,) if stored else ())):
             if column := self._upstream.date_column(name):
                 day = exp.column(column, quoted=True)
                 query = exp.select(exp.Min(this=day), exp.Max(this=day)).from_(f"{CATALOG_NAME}.{name}")

@@ -13,10 +13,12 @@ class Slice:
 
     Attributes:
         ranges: Days to replace, each range's first and last day inclusive; None replaces the whole table.
+        tenant: Tenant column and tenant whose rows alone are replaced; None replaces everybody's.
         merge: Whether rows are merged by key into what is there, instead of replacing it.
         reads: Fully qualified upstream table to the relation to read in its place (only its new rows).
     """
 
     ranges: tuple[tuple[date, date], ...] | None = None
+    tenant: tuple[str, str] | None = None
     merge: bool = False
     reads: dict[str, str] = field(default_factory=dict)

@@ -55,6 +55,10 @@ class Stamps:
         with self._face.stamp(info.name, properties):
             yield run
 
+    def of(self, info: ModelInfo) -> dict[str, str]:
+        """What a snapshot of the table must say now, for writers that do not come through the face."""
+        return self._face.stamped(info.name)
+
     def carry_cursor(self, info: ModelInfo, run: str) -> None:
         """Make sure that the run's cursor is in the table, by an empty snapshot if the run changed no row.
 
@@ -69,8 +73,7 @@ class Stamps:
             head = table.current_snapshot()
             if head is not None and summary_property(head, RUN_PROPERTY) == run:
                 return
-            properties = self._face.stamped(info.name)
-            with table.transaction() as change, change.update_snapshot(snapshot_properties=properties).fast_append():
+            with table.transaction() as change, change.update_snapshot(snapshot_properties=self.of(info)).fast_append():
                 pass
 
         retry_conflicts(commit)

@@ -16,7 +16,7 @@ from freshdata.lake.changes import (
     touched_dates,
 )
 from freshdata.lake.cursors import Cursor, Mark, upstream_heads
-from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.manifest import ModelInfo, sources
 from freshdata.transform.results import Pending
 
 
@@ -32,9 +32,7 @@ class Upstream:
     def __init__(self, catalog: Catalog, models: Mapping[str, ModelInfo], contracts: Mapping[str, Contract]) -> None:
         self._catalog = catalog
         self._models = models
-        self._days_of_streams = {
-            contract.table: contract.stream.event_date_field for contract in contracts.values() if contract.stream
-        }
+        self._streams = {contract.table: contract.stream for contract in contracts.values() if contract.stream}
 
     def pending(self, model: ModelInfo, seen: Cursor | None) -> Pending:
         """What a live run of a model would do now.
@@ -60,7 +58,13 @@ class Upstream:
         """The column with the day that a row of a table belongs to, or None when it has no days."""
         if table in self._models:
             return self._models[table].partition_column
-        return self._days_of_streams.get(table)
+        return self._streams[table].event_date_field if table in self._streams else None
+
+    def tenant_column(self, model: ModelInfo) -> str | None:
+        """The column that names the tenant a model's row belongs to, or None when its rows are made from several's."""
+        fields = {self._streams[name].tenant_field for name in sources(self._models, model) if name in self._streams}
+        (field,) = fields if len(fields) == 1 else (None,)
+        return field if field in model.columns else None
 
     def _moved(self, model: ModelInfo, seen: Cursor, cursor: Cursor) -> Pending:
         dates: set[date] = set()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from freshdata.errors import FreshDataError
-from freshdata.transform.manifest import AuditInfo, ModelInfo
+from freshdata.transform.manifest import AuditInfo, ModelInfo, sources
 from freshdata.transform.results import AuditResult, ModelRun
 from freshdata.transform.runner import Runner
 from freshdata_assets.defs.resources import Transform
@@ -69,7 +69,7 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
 
 def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
     stream = next((stream for stream, silver in platform.silver_streams if silver == model), None)
-    slas = [stream.rules.freshness for stream in platform.streams if stream.table in _sources(platform, model)]
+    slas = [stream.rules.freshness for stream in platform.streams if stream.table in sources(platform.models, model)]
     return dg.AssetSpec(
         asset_key(model.name),
         deps=[_dep(platform, model, upstream) for upstream in model.depends_on],
@@ -95,14 +95,6 @@ def _dep(platform: Platform, model: ModelInfo, upstream: str) -> dg.AssetDep:
         # A day's events may have been ingested on any day: Bronze has another calendar.
         return dg.AssetDep(asset_key(upstream), partition_mapping=dg.AllPartitionMapping())
     return dg.AssetDep(asset_key(upstream))
-
-
-def _sources(platform: Platform, model: ModelInfo) -> set[str]:
-    """The tables outside the project's models that a model is made from, through any number of models."""
-    found: set[str] = set()
-    for upstream in model.depends_on:
-        found |= _sources(platform, platform.models[upstream]) if upstream in platform.models else {upstream}
-    return found
 
 
 class _Layer:
@@ -164,7 +156,7 @@ class _Layer:
             return self.runner.run_live(model.name)
         if model.partition_column is None or self.scope.first is None or self.scope.last is None:
             return self.runner.run_full(model.name)
-        return self.runner.run_partitions(model.name, self.scope.first, self.scope.last)
+        return self.runner.run_partitions(model.name, self.scope.first, self.scope.last, tenant=self.scope.tenant)
 
     def audited(self, model: ModelInfo, outcome: ModelRun | None) -> ModelRun | None:
         """The run with its audits taken over the whole table, when a blocking one has refused rows before.

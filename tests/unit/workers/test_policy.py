@@ -129,6 +129,21 @@ def test_a_backlog_fills_commits_up_but_not_for_ever(contracts):
     assert trigger.due(10, behind=True) == "age"
 
 
+class Sent:
+    def __init__(self, at):
+        self.at = at
+
+    def timestamp(self):
+        return 1, int(self.at.timestamp() * 1000)
+
+
+@pytest.mark.parametrize(("seconds", "backlog"), [(0.2, False), (1.9, False), (2.1, True), (9_000_000, True)])
+def test_full_polls_of_new_events_are_a_high_rate_and_no_backlog(contracts, seconds, backlog):
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    messages = [Sent(now - timedelta(days=9)), Sent(now - timedelta(seconds=seconds))]
+    assert CommitTrigger(rules_of(contracts)).is_backlog(messages, now) is backlog
+
+
 def test_duplicates_are_no_rows(contracts):
     trigger, batch = CommitTrigger(rules_of(contracts, max_rows=300)), batch_of(rows(400))
     batch.admitted[0][:200] = False
