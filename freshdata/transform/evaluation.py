@@ -1,6 +1,6 @@
 """Have SQLMesh compute, store and audit a model's rows, and say in one line what went wrong."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,16 @@ class Evaluation:
     def __init__(self, context: "Context", snapshots: Mapping[str, "Snapshot"]) -> None:
         self._context = context
         self._snapshots = snapshots
+
+    def create(self, models: Iterable[str]) -> None:
+        """Create the tables of some models, empty."""
+        from sqlmesh.core.snapshot import DeployabilityIndex
+
+        self._context.snapshot_evaluator.create(
+            [self._snapshots[name] for name in models],
+            {snapshot.snapshot_id: snapshot for snapshot in self._snapshots.values()},
+            DeployabilityIndex.all_deployable(),
+        )
 
     def store(self, info: ModelInfo, first: date, last: date, part: Slice) -> tuple[AuditResult, ...]:
         """Compute and store a slice, run the audits on its days, and book the days in SQLMesh's state.

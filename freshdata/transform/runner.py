@@ -104,6 +104,10 @@ class Runner:
         scheduler = self._context.scheduler("prod")
         self._snapshots.clear()
         self._snapshots.update({table_name(snapshot.name): snapshot for snapshot in scheduler.snapshots.values()})
+        # Dropped since, to be rebuilt: SQLMesh's state still knows them as deployed.
+        if dropped := [name for name in self.manifest if not self._catalog.table_exists(name)]:
+            self._ensure_landing_tables()
+            self._evaluation.create(dropped)
 
     def run_live(self, model: str) -> ModelRun:
         """Follow what the model's upstream tables gained since its cursor.
