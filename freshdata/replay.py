@@ -72,14 +72,16 @@ def missing_keys(
     columns = ", ".join(f'"{name}"' for name in key)
     limits = list((until or {}).items())
     with duckdb.connect() as connection:
-        connection.register("live", live.scan(selected_fields=(*key, "_partition", "_offset")).to_arrow_batch_reader())
+        connection.register(
+            "live", live.scan(selected_fields=(*key, "_kafka_partition", "_offset")).to_arrow_batch_reader()
+        )
         connection.register("rebuilt", rebuilt.scan(selected_fields=key).to_arrow_batch_reader())
-        connection.execute("CREATE TEMP TABLE read (_partition INTEGER, _until BIGINT)")
+        connection.execute("CREATE TEMP TABLE read (_kafka_partition INTEGER, _until BIGINT)")
         if limits:
             connection.executemany("INSERT INTO read VALUES (?, ?)", limits)
         # Contract columns are validated identifiers.
         missing = connection.execute(
-            f"SELECT DISTINCT {columns} FROM live LEFT JOIN read USING (_partition) "  # noqa: S608
+            f"SELECT DISTINCT {columns} FROM live LEFT JOIN read USING (_kafka_partition) "  # noqa: S608
             f"ANTI JOIN rebuilt USING ({columns}) WHERE ? OR coalesce(_offset < _until, true) ORDER BY ALL",
             [until is None],
         ).fetchall()

@@ -10,7 +10,7 @@ from freshdata.transform.manifest import ModelInfo
 from freshdata_assets.platform import asset_key
 
 INGESTION_COLUMNS = {
-    "_partition": "Kafka partition the event came from.",
+    "_kafka_partition": "Kafka partition the event came from.",
     "_offset": "Its offset there.",
     "_ingested_at": "Timestamp of its Kafka record.",
     "_late": "Whether it came behind the watermark.",

@@ -181,7 +181,7 @@ class Processor:
 
     def _with_origin(self, rows: pa.Table, records: Records) -> pa.Table:
         ingested_at = records.ingested_at
-        rows = rows.append_column("_partition", pa.array(records.partitions))
+        rows = rows.append_column("_kafka_partition", pa.array(records.partitions))
         rows = rows.append_column("_offset", pa.array(records.offsets))
         rows = rows.append_column("_ingested_at", ingested_at)
         rows = rows.append_column("ingestion_date", ingested_at.cast(pa.date32()))

@@ -130,7 +130,7 @@ class BronzeWriter:
         columns = [*self.rules.dedupe_key, time_field, *filter(None, [self.rules.version_field])]
         scan = self.bronze.scan(
             # Our own number and timestamp, and a contract's validated identifier: nothing here comes from an event.
-            f"_partition = {partition} and {time_field} >= '{oldest.isoformat()}'",
+            f"_kafka_partition = {partition} and {time_field} >= '{oldest.isoformat()}'",
             selected_fields=tuple(columns),
         )
         for rows in scan.to_arrow_batch_reader():

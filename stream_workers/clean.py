@@ -35,7 +35,7 @@ from stream_workers.faults import reach
 
 SUFFIX = ".clean"
 # Where the event came from is Bronze's business, but for its offset: the last event tells how far the topic is.
-NOT_PUBLISHED = ("_partition", "_ingested_at", "ingestion_date", "ingestion_hour")
+NOT_PUBLISHED = ("_kafka_partition", "_ingested_at", "ingestion_date", "ingestion_hour")
 TIMEOUT = 7.0  # Seconds. What failed is looked up and tried again; a stop must not wait for a broker that hangs.
 RETRY_SECONDS = 1.0
 CATCH_UP_SECONDS = 1.0
@@ -263,7 +263,7 @@ class CleanPublisher:
 
     def _missing(self, lane: _Lane) -> Iterator[tuple[pa.Table, int]]:
         """Bronze's rows from the mark on, in pieces of bounded size, each with the offset it is complete up to."""
-        mine = f"_partition = {lane.partition} and _offset < {lane.end}"
+        mine = f"_kafka_partition = {lane.partition} and _offset < {lane.end}"
         mark = lane.mark
         if mark < lane.end:
             # A partition's first offsets are gone when Kafka deleted them before Bronze was created: skip to the rows.
@@ -283,7 +283,7 @@ class CleanPublisher:
         """Publish the partition's rows beyond the mark, and move the mark, in one transaction."""
         producer = lane.producer
         # Below the mark lies what Bronze ingested again, after it was rolled back: readers have it already.
-        mine = pc.and_(pc.equal(rows["_partition"], lane.partition), pc.greater_equal(rows["_offset"], lane.mark))
+        mine = pc.and_(pc.equal(rows["_kafka_partition"], lane.partition), pc.greater_equal(rows["_offset"], lane.mark))
         ordered = rows.filter(mine).sort_by("_offset")
         upto = max(lane.mark, upto)
         producer.begin_transaction()

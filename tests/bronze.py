@@ -64,7 +64,7 @@ def append(catalog: Catalog, stream: str, rows: list[dict[str, Any]]) -> int:
     table, _ = ensure_stream_tables(catalog, contracts[stream], contracts)
     done = read_progress(table)
     begin = done.partitions[0].offset if done else 0
-    numbered = [{"_partition": 0, "_offset": begin + position} | row for position, row in enumerate(rows)]
+    numbered = [{"_kafka_partition": 0, "_offset": begin + position} | row for position, row in enumerate(rows)]
     arrow = pa.Table.from_pylist(numbered, schema=table.schema().as_arrow())
     progress = Progress("cluster", stream, {0: PartitionProgress(begin + len(rows), accepted=len(rows))})
     commit_batch(table, write_data_files(table, arrow), {0: begin}, progress)

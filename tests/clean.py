@@ -75,7 +75,7 @@ class Stream:
         for row in rows:
             at = int(row["_ingested_at"].timestamp() * 1000)
             plain = {name: value for name, value in row.items() if name not in clean.NOT_PUBLISHED}
-            found[row["_partition"]].append((row["observation_id"].encode(), at, plain))
+            found[row["_kafka_partition"]].append((row["observation_id"].encode(), at, plain))
         return found
 
     def published(self):
@@ -122,7 +122,8 @@ def batch(stream, numbers, begin):
     at = START
     rows = [
         {"observation_id": f"X-{number}", "tenant_id": "EWR", "event_time": at, "weather_date": at.date(),
-         "_partition": 0, "_offset": begin + place, "_ingested_at": at, "_late": False, "ingestion_date": at.date()}
+         "_kafka_partition": 0, "_offset": begin + place, "_ingested_at": at, "_late": False,
+         "ingestion_date": at.date()}
         for place, number in enumerate(numbers)
     ]  # fmt: skip
     schema = bronze_schema(stream.contract, stream.contracts)
@@ -170,7 +171,7 @@ def as_row(message):
     return event | {
         "event_time": datetime.fromisoformat(event["event_time"]),
         "weather_date": datetime.fromisoformat(event["weather_date"]).date(),
-        "_partition": message.partition(),
+        "_kafka_partition": message.partition(),
         "_offset": message.offset(),
         "_ingested_at": at,
         "_late": message.offset() % 5 == 0,

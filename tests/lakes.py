@@ -56,7 +56,7 @@ def ingest(settings: Settings, stream: str, rows: list[dict[str, Any]], *, at: d
     recorded = read_progress(bronze)
     offset = recorded.partitions[0].offset if recorded else 0
     ingested = at or max((row["event_time"] for row in rows), default=datetime(2013, 1, 1, tzinfo=UTC))
-    place = {"_partition": 0, "_ingested_at": ingested, "_late": False, "ingestion_date": ingested.date()}
+    place = {"_kafka_partition": 0, "_ingested_at": ingested, "_late": False, "ingestion_date": ingested.date()}
     table = pa.Table.from_pylist(
         [row | place | {"_offset": offset + number} for number, row in enumerate(rows)],
         schema=bronze_schema(contract, contracts),

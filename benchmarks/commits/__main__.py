@@ -189,7 +189,7 @@ def _rows(table: Table, tenants: int) -> pa.Table:
     event = {
         "event_type": "departed", "event_time": noon, "flight_date": DAY, "flight": 1, "sched_dep_time": 700,
         "scheduled_departure": noon, "tailnum": "N14228", "origin": "EWR", "dest": "IAH", "dep_delay": 2,
-        "distance": 1400, "carrier_name": "United Air Lines Inc.", "_partition": 0, "_offset": 0,
+        "distance": 1400, "carrier_name": "United Air Lines Inc.", "_kafka_partition": 0, "_offset": 0,
         "_ingested_at": noon, "_late": False, "ingestion_date": DAY,
     }  # fmt: skip
     rows = [event | {"event_id": f"e{number}", "tenant_id": f"t{number:04}"} for number in range(tenants)]

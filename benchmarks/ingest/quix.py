@@ -58,7 +58,7 @@ class IcebergSink(BatchingSink):  # type: ignore[misc]  # Quix is not followed b
             self._rows.append(
                 item.value
                 | {
-                    "_partition": batch.partition,
+                    "_kafka_partition": batch.partition,
                     "_offset": item.offset,
                     "_ingested_at": at,
                     "ingestion_date": at.date(),

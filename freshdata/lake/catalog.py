@@ -85,7 +85,8 @@ def bronze_schema(contract: Contract, lookups: dict[str, Contract]) -> pa.Schema
         source = lookups[enrichment.lookup].arrow_schema
         fields += [pa.field(name, source.field(column).type) for column, name in enrichment.columns.items()]
     fields += [
-        pa.field("_partition", pa.int32(), nullable=False),
+        # Not `_partition`: Iceberg's Java library keeps that name, and Spark refuses to read a table that has it.
+        pa.field("_kafka_partition", pa.int32(), nullable=False),
         pa.field("_offset", pa.int64(), nullable=False),
         pa.field("_ingested_at", UTC_TIMESTAMP, nullable=False),
         pa.field("_late", pa.bool_(), nullable=False),

@@ -30,7 +30,7 @@ CONTRACT_PROPERTY = "freshdata.contract"
 VERSION_PROPERTY = "freshdata.contract-version"
 # A short name of the document's contents, by which a worker sees cheaply that there is another one.
 ID_PROPERTY = "freshdata.contract-id"
-MARKED_COLUMN = "_partition"
+MARKED_COLUMN = "_kafka_partition"
 ATTEMPTS = 20
 FIRST_DELAY_SECONDS = 0.02
 LONGEST_DELAY_SECONDS = 1.0

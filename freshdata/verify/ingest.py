@@ -39,7 +39,7 @@ def verify_ingest(settings: Settings, catalog: Catalog, contract: Contract) -> t
         kept_out = rejected.filter(of_partition)
         by_older = kept_out.filter(pc.not_equal(kept_out["contract_version"], contract.version))
         content = read_partition(settings, contract, partition, done.offset, by_older["offset"].to_pylist())
-        mine = rows.filter(pc.equal(rows["_partition"], partition))
+        mine = rows.filter(pc.equal(rows["_kafka_partition"], partition))
         findings += _compare(contract, content, mine, done, partition, gained=gained)
         findings.append(_compare_quarantine(contract, content, kept_out))
     total = progress.total()

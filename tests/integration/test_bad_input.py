@@ -230,7 +230,7 @@ def run(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     for row in catalog.load_table("quarantine.flight_events").scan().to_arrow().to_pylist():
         outcome.quarantine[row["partition"], row["offset"]] = row
     for row in catalog.load_table("bronze.flight_events").scan().to_arrow().to_pylist():
-        outcome.bronze[row["_partition"], row["_offset"]] = row
+        outcome.bronze[row["_kafka_partition"], row["_offset"]] = row
     return outcome
 
 
@@ -272,7 +272,7 @@ def test_all_good_events_around_them_are_in_bronze(run: Run) -> None:
 def test_times_far_ahead_move_neither_the_newest_event_time_nor_the_watermark(run: Run) -> None:
     newest = dict.fromkeys(range(PARTITIONS), datetime(1970, 1, 1, tzinfo=UTC))
     for row in run.bronze.values():
-        newest[row["_partition"]] = max(newest[row["_partition"]], row["event_time"])
+        newest[row["_kafka_partition"]] = max(newest[row["_kafka_partition"]], row["event_time"])
     done = progress(run.settings)
     assert done is not None
     assert {number: part.max_event_time for number, part in done.partitions.items()} == {

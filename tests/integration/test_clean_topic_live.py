@@ -43,7 +43,7 @@ class Flights(Stream):
             at = MIDNIGHT + timedelta(hours=hour)
             event = flight_event(self.sent, origin=origin, dep_delay=delay, event_type=(kind or ["departed"])[0])
             partition = self.sent % PARTITIONS
-            place = {"_partition": partition, "_offset": self.position[partition], "_late": False}
+            place = {"_kafka_partition": partition, "_offset": self.position[partition], "_late": False}
             times = {"event_time": at, "scheduled_departure": at, "_ingested_at": at}
             rows.append(event | place | times | {"flight_date": at.date(), "ingestion_date": at.date()})
             self.position[partition] += 1

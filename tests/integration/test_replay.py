@@ -59,7 +59,7 @@ def contents(settings, *tables):
         sorted(
             found,
             key=lambda row: (
-                [row.get(n) for n in ("_partition", "_offset") if n in row] or [row["partition"], row["offset"]]
+                [row.get(n) for n in ("_kafka_partition", "_offset") if n in row] or [row["partition"], row["offset"]]
             ),
         )
         for found in rows
@@ -124,7 +124,7 @@ def test_lost_rows_come_back_while_the_worker_goes_on(streaming, environment):
     assert_exact(streaming, accepted)
     # What was ingested before the replay is the same in every column; so is what was rejected.
     for found, expected, names in zip(
-        contents(streaming), before, (("_partition", "_offset"), ("partition", "offset")), strict=True
+        contents(streaming), before, (("_kafka_partition", "_offset"), ("partition", "offset")), strict=True
     ):
         known = {tuple(row[name] for name in names) for row in expected}
         assert [row for row in found if tuple(row[name] for name in names) in known] == expected
@@ -198,7 +198,7 @@ def test_what_kafka_has_deleted_is_given_up_only_when_told(streaming, environmen
     assert contents(streaming) == before
     code, printed = replay(streaming, environment, "--allow-missing")
     assert code == 0, printed
-    gone = {row["event_id"] for row in before[0] if row["_partition"] == 0 and row["_offset"] < 10}
+    gone = {row["event_id"] for row in before[0] if row["_kafka_partition"] == 0 and row["_offset"] < 10}
     # Some of them had been sent twice: the repeat is the first of its key that Kafka still has.
     lost = {row["event_id"] for row in before[0]} - {row["event_id"] for row in contents(streaming, BRONZE)[0]}
     assert set() < lost <= gone

@@ -40,7 +40,7 @@ SELECT
   distance, -- Distance in miles.
   _late, -- Whether the event came behind the stream's watermark.
   _ingested_at, -- Timestamp of the Kafka record.
-  _partition, -- Kafka partition of the record.
+  _kafka_partition, -- Kafka partition of the record.
   _offset -- Kafka offset of the record.
 FROM bronze.flight_events
 WHERE

@@ -36,7 +36,7 @@ SELECT
   visib, -- Visibility in miles.
   _late, -- Whether the observation came behind the stream's watermark.
   _ingested_at, -- Timestamp of the Kafka record.
-  _partition, -- Kafka partition of the record.
+  _kafka_partition, -- Kafka partition of the record.
   _offset -- Kafka offset of the record.
 FROM bronze.weather
 WHERE

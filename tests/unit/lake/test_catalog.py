@@ -9,7 +9,7 @@ def test_bronze_follows_the_contract(instance, contracts):
     bronze, quarantine = ensure_stream_tables(open_catalog(instance), contracts["flight_events"], contracts)
     names = bronze.schema().column_names
     assert names[:3] == ["event_id", "event_type", "tenant_id"]
-    assert names[-6:] == ["carrier_name", "_partition", "_offset", "_ingested_at", "_late", "ingestion_date"]
+    assert names[-6:] == ["carrier_name", "_kafka_partition", "_offset", "_ingested_at", "_late", "ingestion_date"]
     assert bronze.schema().find_field("event_time").required
     order = [bronze.schema().find_column_name(field.source_id) for field in bronze.sort_order().fields]
     assert order == ["tailnum", "event_time"]

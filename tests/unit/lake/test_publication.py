@@ -107,7 +107,7 @@ def test_columns_are_widened_and_relaxed_and_old_rows_stay(instance, contracts, 
     assert rows["flight"].type == pa.int64()
     assert (rows["flight"].to_pylist(), rows["gate"].null_count) == ([0, 1, 2], 3)
     big = flight_event(
-        date(2013, 1, 5), 3, flight=2**40, origin=None, gate="C1", _extra='{"x":1}', _partition=0, _offset=3
+        date(2013, 1, 5), 3, flight=2**40, origin=None, gate="C1", _extra='{"x":1}', _kafka_partition=0, _offset=3
     )
     table = pa.Table.from_pylist([big], schema=after.schema().as_arrow())
     done = Progress("cluster", "flight_events", {0: PartitionProgress(4, accepted=1)})
@@ -230,7 +230,7 @@ def test_publications_and_commits_of_rows_at_once_all_happen(instance, contracts
     def write():
         bronze = open_catalog(instance).load_table(BRONZE)
         for number in range(12):
-            row = flight_event(date(2013, 1, 5), number, _partition=0, _offset=number)
+            row = flight_event(date(2013, 1, 5), number, _kafka_partition=0, _offset=number)
             rows = pa.Table.from_pylist([row], schema=bronze.schema().as_arrow())
             done = Progress("cluster", "flight_events", {0: PartitionProgress(number + 1, accepted=1)})
             commit_batch(bronze, write_data_files(bronze, rows), {0: number}, done)
