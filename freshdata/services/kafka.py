@@ -14,7 +14,12 @@ from freshdata.settings import Settings
 __all__ = ["bootstrap", "client_config", "cluster_id", "end_offsets", "ensure_topics", "local_broker"]
 TIMEOUT = 30.0  # seconds
 # A broker that has come back answers before it leads its partitions again.
-NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+NO_LEADER_YET = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+)
 NO_LEADER_PAUSE = 0.1  # seconds
 TOPIC_CONFIG = {
     # A replay's record timestamps lie years back: under any time limit Kafka deletes them at its next round.

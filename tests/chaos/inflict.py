@@ -53,6 +53,10 @@ def _armed(chaos: Chaos, step: Step, action: str) -> Member:
         # Of a partition without rows there is nothing to rebuild, and a group that still forms may have none to give.
         chaos.until(chaos.settled, f"recovering before: {step}")
         partitions = chaos.contract.rules.topic_partitions
+        while len(chaos.members) > partitions:  # Of more workers one has nothing, perhaps the one that comes.
+            _remove_worker(chaos, replace(step, target=-1))
+            chaos.until(chaos.settled, "the group's farewell to a worker")
+            member = _target(chaos, step)
         chaos.until(lambda: len(chaos.committed()) == partitions, "a first commit of every partition")
         chaos.kill(member)
         member = chaos.members[-1]
