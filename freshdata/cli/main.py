@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from freshdata.cli import backfill, contract, demo, maintain, produce, query, rebuild, replay, services, verify, worker
+from freshdata.cli import (
+    backfill,
+    contract,
+    demo,
+    history,
+    maintain,
+    produce,
+    query,
+    rebuild,
+    replay,
+    services,
+    snapshot,
+    verify,
+    worker,
+)
 from freshdata.errors import FreshDataError
 
 app = typer.Typer(
@@ -28,6 +42,10 @@ app.command(help="Rebuild days of Silver and Gold from the layer before.")(backf
 app.command(help="Build a layer's tables anew beside the live ones, reconcile them, and swap.")(rebuild.rebuild)
 app.command(help="Merge manifests, expire snapshots and remove orphan files.")(maintain.maintain)
 app.command(help="Run SQL over the lake.")(query.query)
+app.command(help="List a table's tags and snapshots, tag a snapshot, or remove a tag.")(snapshot.snapshot)
+app.command(help="What made a table's rows: each commit's code, run and upstream, or its Kafka offsets.")(
+    history.history
+)
 app.add_typer(contract.app, name="contract")
 
 

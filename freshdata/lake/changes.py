@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, Manifes
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.transforms import IdentityTransform
-from pyiceberg.types import DateType
+from pyiceberg.types import DateType, TimestampType, TimestamptzType
 
 from freshdata.lake.cursors import Mark
 from freshdata.lake.progress import ancestors, summary_property
@@ -25,7 +25,7 @@ class PartitionChange:
     """What happened to one partition of a table.
 
     Attributes:
-        partition: Partition field name to value (dates as ``date``).
+        partition: Partition field name to value (dates as ``date``, times as ``datetime``).
         rows: Rows in the data files added; 0 when files were only taken away.
         files: Data files added.
     """
@@ -49,7 +49,7 @@ def added_partitions(table: Table, after: int | None) -> list[PartitionChange]:
     """
     touched: dict[tuple[tuple[str, Any], ...], tuple[int, int]] = {}
     for manifest, entry in _changed_entries(table, after):
-        partition = tuple(_partition(table, manifest, entry).items())
+        partition = tuple(partition_of(table, manifest, entry).items())
         rows, files = touched.get(partition, (0, 0))
         if manifest.content == ManifestContent.DATA and entry.status != ManifestEntryStatus.DELETED:
             rows, files = rows + entry.data_file.record_count, files + 1
@@ -173,10 +173,11 @@ def _changed_entries(table: Table, after: int | None) -> Iterator[tuple[Manifest
             return
         if snapshot.summary is not None and snapshot.summary.operation == Operation.REPLACE:
             continue  # A compaction moves rows between files; it changes none.
-        yield from _own_entries(table, snapshot)
+        yield from own_entries(table, snapshot)
 
 
-def _own_entries(table: Table, snapshot: Snapshot) -> Iterator[tuple[ManifestFile, ManifestEntry]]:
+def own_entries(table: Table, snapshot: Snapshot) -> Iterator[tuple[ManifestFile, ManifestEntry]]:
+    """The files that a snapshot added or took away, each with the manifest that says so."""
     # A snapshot's own manifests also carry over entries of earlier ones; only what it added or took away is its doing.
     for manifest in snapshot.manifests(table.io):
         if manifest.added_snapshot_id != snapshot.snapshot_id:
@@ -186,13 +187,17 @@ def _own_entries(table: Table, snapshot: Snapshot) -> Iterator[tuple[ManifestFil
                 yield manifest, entry
 
 
-def _partition(table: Table, manifest: ManifestFile, entry: ManifestEntry) -> dict[str, Any]:
+def partition_of(table: Table, manifest: ManifestFile, entry: ManifestEntry) -> dict[str, Any]:
+    """Partition field name to value of a file (dates as ``date``, times as ``datetime``)."""
     spec = table.specs()[manifest.partition_spec_id]
     values: dict[str, Any] = {}
     for position, field in enumerate(spec.fields):
         value = entry.data_file.partition[position]
         kind = table.schema().find_type(field.source_id)
-        if isinstance(kind, DateType) and isinstance(field.transform, IdentityTransform) and isinstance(value, int):
-            value = EPOCH + timedelta(days=value)
+        if isinstance(field.transform, IdentityTransform) and isinstance(value, int):
+            if isinstance(kind, DateType):
+                value = EPOCH + timedelta(days=value)
+            elif isinstance(kind, TimestampType | TimestamptzType):
+                value = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=value)
         values[field.name] = value
     return values

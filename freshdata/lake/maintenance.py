@@ -25,6 +25,7 @@ from freshdata.lake.cursors import CURSOR_PROPERTY, read_cursor
 from freshdata.lake.orphans import remove_orphans
 from freshdata.lake.progress import PROGRESS_PROPERTY, ancestors, summary_property
 from freshdata.lake.snapshots import SnapshotWriter, remove_snapshots
+from freshdata.lake.tags import drop_expired_refs
 
 # So many manifests of about one size are merged into one: each file's entry is rewritten once for each power of it.
 FANOUT = 10
@@ -39,7 +40,7 @@ class Retention:
     """How much of a table's past is kept.
 
     Whatever it says, the newest snapshot with Kafka offsets, the newest with a cursor, and every snapshot with a tag or
-    on a branch are kept.
+    on a branch are kept; a tag that was given an age is dropped when it is older.
 
     Attributes:
         keep: Number of newest snapshots kept. Snapshots are expired once as many again have gathered.
@@ -97,6 +98,7 @@ def maintain(catalog: Catalog, name: str, retention: Retention | None = None, *,
     started, kept = time.perf_counter(), retention or Retention()
     table = load_table(catalog, name)
     merged = merge_manifests(table)
+    drop_expired_refs(table)
     expired = expire_snapshots(table, followers(catalog, name), kept)
     removed = remove_orphans(catalog, table, kept.orphan_age) if orphans else []
     head = table.current_snapshot()

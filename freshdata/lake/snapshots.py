@@ -7,6 +7,8 @@ snapshots that was three quarters of a commit. Here the metadata is read once, a
 import uuid
 from collections.abc import Iterable
 
+from pyiceberg.catalog import MetastoreCatalog
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import (
     DataFile,
     ManifestEntry,
@@ -16,6 +18,7 @@ from pyiceberg.manifest import (
     write_manifest_list,
 )
 from pyiceberg.table import Table, TableProperties
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 from pyiceberg.table.update import (
@@ -25,6 +28,7 @@ from pyiceberg.table.update import (
     RemoveSnapshotsUpdate,
     SetSnapshotRefUpdate,
     TableUpdate,
+    ValidatableTableRequirement,
 )
 
 
@@ -144,17 +148,48 @@ class SnapshotWriter:
         return self.table.location_provider().new_metadata_location(name)
 
 
+class AssertUntagged(ValidatableTableRequirement):
+    """No tag or branch is on some snapshots: to remove them would silently remove it too.
+
+    Attributes:
+        snapshot_ids: The snapshots.
+    """
+
+    type: str = "assert-untagged"
+    snapshot_ids: list[int]
+
+    def validate(self, base_metadata: TableMetadata | None) -> None:  # type: ignore[override]  # PyIceberg's own way.
+        """Check the metadata that a commit is made on.
+
+        Raises:
+            CommitFailedException: somebody has put a tag on one of them.
+        """
+        refs = base_metadata.refs if base_metadata else {}
+        if found := [name for name, ref in refs.items() if ref.snapshot_id in self.snapshot_ids]:
+            raise CommitFailedException(f"Requirement failed: there are refs on snapshots to be removed: {found}")
+
+
 def remove_snapshots(table: Table, snapshot_ids: list[int]) -> None:
     """Take snapshots out of a table's metadata; their files stay.
 
     Raises:
         CommitFailedException: the table has changed since it was refreshed.
     """
-    commit_on_head(table, (RemoveSnapshotsUpdate(snapshot_ids=snapshot_ids),))
+    # The REST protocol has no such requirement; a catalog that checks requirements in this process takes any.
+    local = isinstance(table.catalog, MetastoreCatalog)
+    untagged = (AssertUntagged(snapshot_ids=snapshot_ids),) if local else ()
+    commit_on_head(table, (RemoveSnapshotsUpdate(snapshot_ids=snapshot_ids),), untagged)
 
 
-def commit_on_head(table: Table, updates: tuple[TableUpdate, ...]) -> None:
+def commit_on_head(
+    table: Table, updates: tuple[TableUpdate, ...], more: tuple[ValidatableTableRequirement, ...] = ()
+) -> None:
     """Commit updates if the main branch is still where the table handle has it.
+
+    Args:
+        table: The table.
+        updates: The updates.
+        more: What else must hold.
 
     Raises:
         CommitFailedException: it is not, or another commit came first.
@@ -163,6 +198,7 @@ def commit_on_head(table: Table, updates: tuple[TableUpdate, ...]) -> None:
     requirements = (
         AssertTableUUID(uuid=table.metadata.table_uuid),
         AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=head.snapshot_id if head else None),
+        *more,
     )
     # The public way in, a transaction, copies all metadata for each update and retries by its own rules.
-    table._do_commit(updates=updates, requirements=requirements)  # noqa: SLF001
+    table._do_commit(updates=updates, requirements=requirements)  # type: ignore[arg-type]  # noqa: SLF001
