@@ -53,8 +53,9 @@ def test_the_asset_graph(platform: Platform, monkeypatch: pytest.MonkeyPatch, sn
     monkeypatch.setenv("FRESHDATA_HOME", str(platform.settings.home))
     loaded = defs()
     assert graph(loaded) == snapshot
-    assert [(sensor.name, sensor.default_status) for sensor in loaded.sensors or ()] == [
-        ("snapshots", dg.DefaultSensorStatus.RUNNING)
+    assert sorted((sensor.name, sensor.default_status) for sensor in loaded.sensors or ()) == [
+        ("closes", dg.DefaultSensorStatus.RUNNING),
+        ("snapshots", dg.DefaultSensorStatus.RUNNING),
     ]
 
 
