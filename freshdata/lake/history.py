@@ -41,7 +41,7 @@ class ModelCommit:
 
     Attributes:
         model: The model.
-        mode: ``live``, ``partitions`` or ``full``.
+        mode: ``live``, ``partitions``, ``full`` or ``rebuild``.
         fingerprint: Version of the model's code.
         commit: Git commit of the project, ``-dirty`` when its files differed from it; empty when unknown.
         interval: The days recomputed, ``first/last`` ranges joined by commas, or ``all``.

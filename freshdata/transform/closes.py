@@ -15,7 +15,7 @@ from freshdata.errors import LakeError
 from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import read_cursor
 from freshdata.lake.tags import Tag, create_tag, list_tags
-from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.manifest import ModelInfo, sources
 from freshdata.transform.upstream import Upstream
 
 LAYER = "gold"
@@ -68,7 +68,7 @@ class Closes:
         allowed = [
             max(contract.rules.allowed_lateness, contract.rules.freshness)
             for contract in self._contracts.values()
-            if contract.stream and contract.table in self._sources(model)
+            if contract.stream and contract.table in sources(self._all, model)
         ]
         return datetime.combine(day + timedelta(days=1), time(), UTC) + max(allowed, default=timedelta(0))
 
@@ -136,10 +136,6 @@ class Closes:
         for upstream in model.depends_on:
             if upstream in self._all:
                 yield from self._chain(self._all[upstream])
-
-    def _sources(self, model: ModelInfo) -> set[str]:
-        """The tables outside the project's models that a model is made from."""
-        return {name for each in self._chain(model) for name in each.depends_on if name not in self._all}
 
 
 def closed_models(models: Mapping[str, ModelInfo]) -> list[ModelInfo]:

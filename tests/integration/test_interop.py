@@ -19,11 +19,12 @@ from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
 from freshdata.lake.catalog import load_table, open_catalog
+from freshdata.lake.history import history
 from freshdata.lake.query import connect
 from freshdata.lake.tags import create_tag, drop_tag
 from freshdata.settings import PROJECT, Settings
 from freshdata.transform.runner import open_runner
-from tests.bronze import append, flight_event, observation
+from tests.bronze import append, flight_event, head, observation
 
 pytestmark = [
     pytest.mark.integration,
@@ -152,3 +153,15 @@ def test_what_is_compared_has_delete_files_and_a_past(lake: Settings) -> None:
     assert tagged.num_rows == 3 * 10
     # The version that was newest when it was tagged.
     assert {delay % 10 for delay in tagged["dep_delay"].to_pylist()} == {0, 1}
+
+
+def test_each_merge_is_one_commit_in_a_days_history(lake: Settings) -> None:
+    table = load_table(open_catalog(lake), "silver.flight_events")
+    past = history(table, day=DAYS[1])
+    assert [(entry.rows_added, entry.rows_removed) for entry in past.entries] == [(7, 4), (7, 4), (7, 4), (7, 0)]
+    assert [source.snapshot_id for source in past.sources] == [entry.snapshot_id for entry in past.entries]
+    assert past.entries[2].tags == (TAG,)
+    made = past.entries[0].model
+    assert made is not None
+    assert (made.mode, made.interval, made.fingerprint) == ("live", "2013-01-01/2013-01-03", past.fingerprint)
+    assert made.upstream == {"bronze.flight_events": head(open_catalog(lake), "bronze.flight_events")}
