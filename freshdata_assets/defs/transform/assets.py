@@ -145,7 +145,7 @@ class _Layer:
     @cached_property
     def runner(self) -> Runner:
         """The runner, opened by the first model that needs it."""
-        return self.stack.enter_context(self.transform.open(self.context.run_id))
+        return self.stack.enter_context(self.transform.open(self.context.run.run_id))
 
     def outcome(self, model: ModelInfo) -> ModelRun | None:
         """Run one model as the run asks; None when a live run finds it up to date."""
