@@ -16,7 +16,7 @@ from pyiceberg.exceptions import NoSuchTableError
 
 from freshdata.lake.changes import date_ranges
 from freshdata.lake.cursors import MODE_PROPERTY
-from freshdata.lake.progress import ancestors, summary_property
+from freshdata.lake.progress import ancestors, compacts, summary_property
 from freshdata_assets.live import News, news
 from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
 from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START, REASON
@@ -92,12 +92,12 @@ def _run_key(platform: Platform, catalog: Catalog, names: set[str], days: list[s
 
 
 def _head(catalog: Catalog, name: str) -> int | None:
-    """The table's newest snapshot that no live run wrote."""
+    """The table's newest snapshot that no live run and no compaction wrote."""
     try:
         table = catalog.load_table(name)
     except NoSuchTableError:
         return None
     for snapshot in ancestors(table):
-        if summary_property(snapshot, MODE_PROPERTY) != LIVE:
+        if summary_property(snapshot, MODE_PROPERTY) != LIVE and not compacts(snapshot):
             return snapshot.snapshot_id
     return None

@@ -36,7 +36,7 @@ def up_to_date(catalog: Catalog, model: ModelInfo) -> bool:
         cursor = read_cursor(catalog.load_table(model.name))
     except NoSuchTableError:
         return False
-    return cursor == Cursor.at(upstream_heads(catalog, model.depends_on), model.code_version)
+    return cursor == Cursor.at(upstream_heads(catalog, model.depends_on, cursor), model.code_version)
 
 
 def news(platform: Platform, catalog: Catalog, models: Iterable[ModelInfo]) -> News:

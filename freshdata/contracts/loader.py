@@ -11,7 +11,7 @@ from open_data_contract_standard.model import OpenDataContractStandard, SchemaOb
 from pydantic import TypeAdapter, ValidationError
 
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
-from freshdata.contracts.model import Column, CommitPolicy, Contract, Enrichment, StreamRules
+from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
 from freshdata.errors import ContractError
 
 SUFFIX = ".odcs.yaml"
@@ -233,6 +233,7 @@ class _Reader:
             granularity=self.custom.get("partitionGranularity", "day"),
             tenant_buckets=int(buckets[1]) if buckets else None,
             clustering=tuple(self.custom.get("clusteringColumns") or ()),
+            clustering_order=self.clustering_order(),
             commit=self.commit_policy(),
             publish_clean=self.publish_clean(),
             publish_clean_from=self.custom.get("publishCleanFrom", "beginning"),
@@ -304,6 +305,12 @@ class _Reader:
                 "unknownFieldPolicy or partitionGranularity has an unknown value.",
                 "Use quarantine|ignore|keep and day|hour.",
             )
+
+    def clustering_order(self) -> ClusteringOrder:
+        value: ClusteringOrder = self.custom.get("clusteringOrder", "sort")
+        if value not in ("sort", "zorder") or (value == "zorder" and not self.custom.get("clusteringColumns")):
+            raise self.error(f"clusteringOrder is {value!r}.", "Use sort, or zorder beside clusteringColumns.")
+        return value
 
     def publish_clean(self) -> bool:
         value = self.custom.get("publishClean", False)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 Kind = Literal["stream", "lookup"]
 UnknownFields = Literal["quarantine", "ignore", "keep"]
+ClusteringOrder = Literal["sort", "zorder"]
 # The column that keeps an event's unknown fields. A contract's own names begin with a letter.
 EXTRA = "_extra"
 
@@ -106,6 +107,8 @@ class StreamRules:
         granularity: Bronze partition granularity of the ingestion time.
         tenant_buckets: Number of hash buckets for the tenant partition; None partitions by the tenant itself.
         clustering: Columns that rows of a file are sorted by, before event time.
+        clustering_order: Order that a compaction gives the rows: sorted by the clustering columns one after another, or
+            along a Z-order curve through all of them.
         commit: When a worker commits what it holds.
         publish_clean: Whether accepted events are also published, each once, to ``<topic>.clean``.
         publish_clean_from: Where that begins when it is switched on for a table that has rows.
@@ -130,6 +133,7 @@ class StreamRules:
     granularity: Literal["day", "hour"]
     tenant_buckets: int | None
     clustering: tuple[str, ...]
+    clustering_order: ClusteringOrder
     commit: CommitPolicy
     publish_clean: bool
     publish_clean_from: Literal["beginning", "now"]

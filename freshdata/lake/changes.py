@@ -15,7 +15,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, TimestampType, TimestamptzType
 
 from freshdata.lake.cursors import Mark
-from freshdata.lake.progress import ancestors, summary_property
+from freshdata.lake.progress import ancestors, compacts, summary_property
 
 EPOCH = date(1970, 1, 1)
 
@@ -108,7 +108,7 @@ def appends_only(table: Table, after: int) -> bool:
     for snapshot in ancestors(table):
         if snapshot.snapshot_id == after:
             return True
-        if snapshot.summary is None or snapshot.summary.operation not in (Operation.APPEND, Operation.REPLACE):
+        if not compacts(snapshot) and (snapshot.summary is None or snapshot.summary.operation is not Operation.APPEND):
             return False
     return False
 
@@ -171,8 +171,8 @@ def _changed_entries(table: Table, after: int | None) -> Iterator[tuple[Manifest
     for snapshot in ancestors(table):
         if snapshot.snapshot_id == after:
             return
-        if snapshot.summary is not None and snapshot.summary.operation == Operation.REPLACE:
-            continue  # A compaction moves rows between files; it changes none.
+        if compacts(snapshot):
+            continue
         yield from own_entries(table, snapshot)
 
 

@@ -6,6 +6,7 @@ was added by a snapshot that no cursor has passed yet, so it still reaches Silve
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -14,7 +15,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
-from freshdata.lake.progress import ancestors, summary_property
+from freshdata.lake.progress import ancestors, compacts, summary_property
 
 CURSOR_PROPERTY = "freshdata.cursor"
 MARKS_PROPERTY = "freshdata.cursor-marks"
@@ -85,17 +86,39 @@ def read_cursor(table: Table) -> Cursor | None:
     return None
 
 
-def upstream_heads(catalog: Catalog, upstream: Iterable[str]) -> dict[str, Snapshot]:
-    """Upstream table to its current snapshot; a table that is missing or was never written to is left out."""
-    heads = {name: _current_snapshot(catalog, name) for name in upstream}
+def upstream_heads(catalog: Catalog, upstream: Iterable[str], seen: Cursor | None = None) -> dict[str, Snapshot]:
+    """Upstream table to its current snapshot; a table that is missing or was never written to is left out.
+
+    Args:
+        catalog: The catalog.
+        upstream: The upstream tables.
+        seen: The cursor of the table made from them. What has only been compacted since is still where it was: its
+            files are others, its rows are not.
+    """
+    return _heads(_tables(catalog, upstream), seen)
+
+
+def _tables(catalog: Catalog, names: Iterable[str]) -> dict[str, Table]:
+    tables = {}
+    for name in names:
+        with suppress(NoSuchTableError):
+            tables[name] = catalog.load_table(name)
+    return tables
+
+
+def _heads(tables: Mapping[str, Table], seen: Cursor | None) -> dict[str, Snapshot]:
+    stood = seen.upstream if seen else {}
+    heads = {name: _head(table, stood.get(name)) for name, table in tables.items()}
     return {name: head for name, head in heads.items() if head is not None}
 
 
-def _current_snapshot(catalog: Catalog, name: str) -> Snapshot | None:
-    try:
-        return catalog.load_table(name).current_snapshot()
-    except NoSuchTableError:
-        return None
+def _head(table: Table, seen: int | None) -> Snapshot | None:
+    for snapshot in ancestors(table):
+        if snapshot.snapshot_id == seen:
+            return snapshot
+        if not compacts(snapshot):
+            break
+    return table.current_snapshot()
 
 
 def _mark(snapshot: Snapshot) -> Mark | None:
@@ -121,14 +144,14 @@ def behind(catalog: Catalog, upstreams: dict[str, tuple[str, ...]]) -> dict[str,
         exist yet, or has no cursor, is behind every upstream table that has rows.
     """
     found: dict[str, dict[str, int]] = {}
-    found_heads = upstream_heads(catalog, {name for names in upstreams.values() for name in names})
-    heads = {name: head.snapshot_id for name, head in found_heads.items()}
+    tables = _tables(catalog, {name for names in upstreams.values() for name in names})
     for name, upstream in upstreams.items():
         try:
             cursor = read_cursor(catalog.load_table(name))
         except NoSuchTableError:
             cursor = None
         seen = cursor.upstream if cursor else {}
-        if moved := {table: heads[table] for table in upstream if table in heads and heads[table] != seen.get(table)}:
+        heads = _heads({table: tables[table] for table in upstream if table in tables}, cursor)
+        if moved := {table: head.snapshot_id for table, head in heads.items() if head.snapshot_id != seen.get(table)}:
             found[name] = moved
     return found

@@ -1,7 +1,8 @@
 """Write rows as a table's data files: one sorted Parquet file a partition, encoded for what its columns hold."""
 
 import uuid
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -46,24 +47,24 @@ def write_data_files(table: Table, rows: pa.Table, *, only: npt.NDArray[np.bool_
     """
     if rows.num_rows == 0 or (only is not None and not only.any()):
         return []
-    rows = _encoded(rows.select(table.schema().column_names).cast(_file_schema(table)))
+    rows = _encoded(rows.select(table.schema().column_names).cast(file_schema(table)))
     keys = _partition_values(table, rows)
     ranks = [_ranks(column) for column in keys.values()]
     order = _order(table, rows, ranks)
     if only is not None and not only.all():
         order = order[only[order]]
-    writer = _Writer(table, rows)
+    writer = DataFileWriter(table, rows)
 
     def write(part: tuple[int, int]) -> DataFile:
         start, end = part
         values = {name: column[order[start]].as_py() for name, column in keys.items()}
-        return writer.write(rows.take(pa.array(order[start:end])), values)
+        return writer.write([rows.take(pa.array(order[start:end]))], values)
 
     # In threads, as encoding leaves the interpreter to others.
     return list(ExecutorFactory.get_or_create().map(write, _runs(order, ranks)))
 
 
-def _file_schema(table: Table) -> pa.Schema:
+def file_schema(table: Table) -> pa.Schema:
     """The table's columns with their field ids, by which readers find them after a rename."""
     small = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}  # What other writers write.
     schema = schema_to_pyarrow(table.schema(), include_field_ids=True)
@@ -81,6 +82,8 @@ def _encoded(rows: pa.Table) -> pa.Table:
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_nested(column.type):
+        return False
     sample = column.slice(0, SAMPLE_ROWS)
     return bool(pc.count_distinct(sample).as_py() <= DICTIONARY_SHARE * len(sample))
 
@@ -151,8 +154,13 @@ def _runs(order: Integers, partitions: list[Integers]) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-class _Writer:
-    """Writes the files of one commit; what they have in common is worked out once."""
+class DataFileWriter:
+    """Writes files for one commit; what they have in common is worked out once.
+
+    Args:
+        table: The table; the files follow its partition spec and its compression.
+        rows: Rows of the files, from which it is guessed which columns repeat.
+    """
 
     def __init__(self, table: Table, rows: pa.Table) -> None:
         self.table = table
@@ -170,8 +178,13 @@ class _Writer:
         self.locations = load_location_provider(table.location(), properties)
         self.commit = uuid.uuid4()
 
-    def write(self, rows: pa.Table, values: dict[str, Any]) -> DataFile:
-        """Write the rows of one partition, whose fields have these values."""
+    def write(self, parts: Iterable[pa.Table], values: dict[str, Any]) -> DataFile:
+        """Write rows of one partition as one file.
+
+        Args:
+            parts: The rows in the table's columns, at least one part; each is a row group of the file.
+            values: Partition field to its value.
+        """
         spec = self.table.spec()
         key = PartitionKey(
             [PartitionFieldValue(field, values[field.name]) for field in spec.fields], spec, self.table.schema()
@@ -179,22 +192,25 @@ class _Writer:
         partition = None if spec.is_unpartitioned() else key
         path = self.locations.new_data_location(f"{self.commit}-{uuid.uuid4().hex[:12]}.parquet", partition)
         output = self.table.io.new_output(path)
-        rows = _without_large_dictionaries(rows)
-        with output.create() as stream, pq.ParquetWriter(stream, rows.schema, **self.options) as writer:
-            writer.write_table(rows)
+        rest = iter(parts)
+        first = _without_large_dictionaries(next(rest))
+        with output.create() as stream, pq.ParquetWriter(stream, first.schema, **self.options) as writer:
+            for rows in chain([first], rest):
+                writer.write_table(rows)
         statistics = data_file_statistics_from_parquet_metadata(writer.writer.metadata, self.statistics, self.columns)
-        return DataFile.from_args(
+        file = DataFile.from_args(
             content=DataFileContent.DATA,
             file_path=path,
             file_format=FileFormat.PARQUET,
             partition=key.partition if partition else Record(),
             file_size_in_bytes=len(output),
             sort_order_id=None,
-            spec_id=spec.spec_id,
             equality_ids=None,
             key_metadata=None,
             **statistics.to_serialized_dict(),
         )
+        file.spec_id = spec.spec_id
+        return file
 
 
 def _without_large_dictionaries(rows: pa.Table) -> pa.Table:

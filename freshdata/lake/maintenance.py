@@ -19,11 +19,12 @@ from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.manifest import ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.snapshots import Snapshot
 
 from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import CURSOR_PROPERTY, read_cursor
 from freshdata.lake.orphans import remove_orphans
-from freshdata.lake.progress import PROGRESS_PROPERTY, ancestors, summary_property
+from freshdata.lake.progress import PROGRESS_PROPERTY, ancestors, compacts, summary_property
 from freshdata.lake.snapshots import SnapshotWriter, remove_snapshots
 from freshdata.lake.tags import drop_expired_refs
 
@@ -43,7 +44,9 @@ class Retention:
     on a branch are kept; a tag that was given an age is dropped when it is older.
 
     Attributes:
-        keep: Number of newest snapshots kept. Snapshots are expired once as many again have gathered.
+        keep: Number of newest snapshots kept. Snapshots are expired once as many again have gathered, or one of them
+            is too old.
+        most_age: A snapshot that can be expired is so old at most: files that only it has take up room.
         young: A snapshot that was the current one less than this ago is kept: its readers may be at work.
         cursor_age: What downstream tables have not read yet is kept, unless it has waited for longer than this: they
             then read the whole table once, instead of making every commit slower for ever.
@@ -51,6 +54,7 @@ class Retention:
     """
 
     keep: int = 10
+    most_age: timedelta = timedelta(days=1)
     young: timedelta = timedelta(seconds=30)
     cursor_age: timedelta = timedelta(hours=1)
     orphan_age: timedelta = timedelta(hours=2)
@@ -152,8 +156,8 @@ def expire_snapshots(table: Table, followed: dict[int, int], retention: Retentio
     """
     for _ in range(ATTEMPTS):
         table.refresh()
-        expired = _expirable(table, followed, retention)
-        if len(expired) < retention.keep:
+        expired = expirable(table, followed, retention)
+        if not expired:
             return 0
         try:
             remove_snapshots(table, expired)
@@ -163,21 +167,25 @@ def expire_snapshots(table: Table, followed: dict[int, int], retention: Retentio
     return 0
 
 
-def _expirable(table: Table, followed: dict[int, int], retention: Retention) -> list[int]:
+def expirable(table: Table, followed: dict[int, int], retention: Retention) -> list[int]:
+    """The snapshots that are expired now; none as long as they are too few and too young to be worth it.
+
+    Args:
+        table: The table.
+        followed: What :func:`followers` found.
+        retention: How much is kept.
+    """
     now = time.time()
     chain = list(ancestors(table))
     on_main = {snapshot.snapshot_id for snapshot in chain}
-    young, held = ((now - age.total_seconds()) * 1000 for age in (retention.young, retention.cursor_age))
+    young, held, old = (
+        (now - age.total_seconds()) * 1000 for age in (retention.young, retention.cursor_age, retention.most_age)
+    )
     # A follower that has just written, with a cursor that has expired, reads everything again. If that takes it longer
     # than the young are kept, its next cursor would have expired too, and so for ever: it is given the longer time.
     if any(seen not in on_main and wrote > held for seen, wrote in followed.items()):
         young = held
-    needed = retention.keep
-    for position, snapshot in enumerate(chain):
-        # A snapshot's age is the time since another took its place: a table at rest does not grow old.
-        replaced = chain[position - 1].timestamp_ms if position else now * 1000
-        if replaced > young or (snapshot.snapshot_id in followed and replaced > held):
-            needed = max(needed, position + 1)
+    needed = max(retention.keep, _read(chain, followed, young, held))
     for name in (PROGRESS_PROPERTY, CURSOR_PROPERTY):
         newest = next((number for number, snapshot in enumerate(chain) if summary_property(snapshot, name)), -1)
         needed = max(needed, newest + 1)
@@ -186,12 +194,27 @@ def _expirable(table: Table, followed: dict[int, int], retention: Retention) -> 
         kept.add(ref.snapshot_id)
         if ref.snapshot_ref_type == "branch" and name != MAIN_BRANCH:
             kept |= {snapshot.snapshot_id for snapshot in ancestors(table, of=ref.snapshot_id)}
-    return [
-        snapshot.snapshot_id
+    found = [
+        snapshot
         for snapshot in table.snapshots()
         # What was rolled back is on no branch.
         if snapshot.snapshot_id not in kept and (snapshot.snapshot_id in on_main or snapshot.timestamp_ms < young)
     ]
+    worth = len(found) >= retention.keep or any(snapshot.timestamp_ms < old for snapshot in found)
+    return [snapshot.snapshot_id for snapshot in found] if worth else []
+
+
+def _read(chain: list[Snapshot], followed: dict[int, int], young: float, held: float) -> int:
+    """How many of a table's newest snapshots its readers and followers may still need."""
+    needed, replaced, news = 0, math.inf, math.inf
+    for position, snapshot in enumerate(chain):
+        # A snapshot's age is the time since another took its place: a table at rest does not grow old. A follower waits
+        # since the first news: a compaction is none, so the cursor of a table at rest may stay before it for ever.
+        if replaced > young or (snapshot.snapshot_id in followed and news > held):
+            needed = position + 1
+        replaced = snapshot.timestamp_ms
+        news = news if compacts(snapshot) else replaced
+    return needed
 
 
 def merge_manifests(table: Table) -> int:
@@ -208,7 +231,7 @@ def merge_manifests(table: Table) -> int:
         The number of manifests that were merged.
     """
     table.refresh()
-    groups = _mergeable(table)
+    groups = mergeable(table)
     if not groups:
         return 0
     writer = SnapshotWriter(table)
@@ -222,7 +245,7 @@ def merge_manifests(table: Table) -> int:
             return 0  # Another writer has rewritten one of them, and its files may be others by now.
         try:
             writer.replace(
-                merged + [manifest for manifest in current if manifest.manifest_path not in gone], _state(table)
+                merged + [manifest for manifest in current if manifest.manifest_path not in gone], carried_state(table)
             )
         except CommitFailedException:
             table.refresh()
@@ -231,7 +254,8 @@ def merge_manifests(table: Table) -> int:
     return 0
 
 
-def _mergeable(table: Table) -> list[list[ManifestFile]]:
+def mergeable(table: Table) -> list[list[ManifestFile]]:
+    """The manifests of about one size that are merged now, in groups."""
     head = table.current_snapshot()
     full = int(
         table.properties.get(
@@ -258,7 +282,7 @@ def _entries(table: Table, manifests: list[ManifestFile]) -> Iterator[ManifestEn
             )
 
 
-def _state(table: Table) -> dict[str, str]:
+def carried_state(table: Table) -> dict[str, str]:
     """The offsets or the cursor of the newest snapshot that has any, and what else the platform noted there."""
     for snapshot in ancestors(table):
         properties = snapshot.summary.additional_properties if snapshot.summary else {}

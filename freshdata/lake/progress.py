@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from freshdata.errors import LakeError
 
@@ -119,6 +119,11 @@ def ancestors(table: Table, *, of: int | None = None) -> Iterator[Snapshot]:
 def summary_property(snapshot: Snapshot, name: str) -> str | None:
     """A property of a snapshot's summary, or None."""
     return snapshot.summary.additional_properties.get(name) if snapshot.summary else None
+
+
+def compacts(snapshot: Snapshot) -> bool:
+    """Whether a snapshot only moved rows between files, or entries between manifests: no row is another for it."""
+    return snapshot.summary is not None and snapshot.summary.operation is Operation.REPLACE
 
 
 def read_progress(table: Table) -> Progress | None:

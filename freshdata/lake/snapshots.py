@@ -11,9 +11,11 @@ from pyiceberg.catalog import MetastoreCatalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import (
     DataFile,
+    ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
+    ManifestWriterV2,
     write_manifest,
     write_manifest_list,
 )
@@ -61,20 +63,22 @@ class SnapshotWriter:
             ),
         )
 
-    def manifest(self, spec_id: int, entries: Iterable[ManifestEntry]) -> ManifestFile:
+    def manifest(
+        self, spec_id: int, entries: Iterable[ManifestEntry], *, content: ManifestContent = ManifestContent.DATA
+    ) -> ManifestFile:
         """Write a manifest; an entry that is not new keeps the snapshot and sequence number that it came with.
 
         Args:
             spec_id: Partition spec of the entries' files.
             entries: At least one entry.
+            content: Whether they are data files or delete files.
         """
-        with write_manifest(
-            format_version=self.table.format_version,
-            spec=self.table.specs()[spec_id],
-            schema=self.table.schema(),
-            output_file=self.table.io.new_output(self._path(f"{uuid.uuid4()}-m0.avro")),
-            snapshot_id=self.snapshot_id,
-            avro_compression=self._codec,  # type: ignore[arg-type]  # A table property, checked where it is used.
+        output = self.table.io.new_output(self._path(f"{uuid.uuid4()}-m0.avro"))
+        about = (self.table.specs()[spec_id], self.table.schema(), output, self.snapshot_id, self._codec)
+        with (
+            _DeleteManifestWriter(*about)  # type: ignore[arg-type]  # The codec: a property, checked where it is used.
+            if content is ManifestContent.DELETES
+            else write_manifest(self.table.format_version, *about)  # type: ignore[arg-type]  # As above.
         ) as writer:
             for entry in entries:
                 writer.add_entry(entry)
@@ -103,20 +107,38 @@ class SnapshotWriter:
         kept = parent.manifests(self.table.io) if parent else []
         self._commit(manifests + [m for m in kept if m.has_added_files() or m.has_existing_files()], summary)
 
-    def replace(self, manifests: list[ManifestFile], properties: dict[str, str]) -> None:
-        """Commit manifests that hold the very files of the parent's.
+    def replace(
+        self,
+        manifests: list[ManifestFile],
+        properties: dict[str, str],
+        *,
+        added: Iterable[DataFile] = (),
+        removed: Iterable[DataFile] = (),
+    ) -> None:
+        """Commit manifests that hold the very rows of the parent's.
 
         Args:
             manifests: All manifests of the new snapshot.
             properties: Further summary properties.
+            added: Files that the parent does not have; counted in the summary.
+            removed: Data and delete files that only the parent has; counted in the summary.
 
         Raises:
             CommitFailedException: the table has changed since it was refreshed.
         """
-        parent = self.table.metadata.current_snapshot()
+        metadata, specs = self.table.metadata, self.table.specs()
+        collector = SnapshotSummaryCollector()
+        for file in added:
+            collector.add_file(file, schema=metadata.schema(), partition_spec=specs[file.spec_id])
+        for file in removed:
+            collector.remove_file(file, schema=metadata.schema(), partition_spec=specs[file.spec_id])
+        parent = metadata.current_snapshot()
         before = parent.summary.additional_properties if parent and parent.summary else {}
-        totals = {name: value for name, value in before.items() if name.startswith("total-")}
-        self._commit(manifests, Summary(Operation.REPLACE, **totals, **properties))
+        # PyIceberg counts totals for every operation but this, and from zero where the parent has no summary at all.
+        counted = update_snapshot_summaries(
+            Summary(Operation.OVERWRITE, **collector.build()), previous_summary=before or {"total-records": ""}
+        )
+        self._commit(manifests, Summary(Operation.REPLACE, **counted.additional_properties, **properties))
 
     def _commit(self, manifests: list[ManifestFile], summary: Summary) -> None:
         metadata, parent = self.table.metadata, self.table.metadata.current_snapshot()
@@ -148,6 +170,7 @@ class SnapshotWriter:
         return self.table.location_provider().new_metadata_location(name)
 
 
+<<<<<<< HEAD
 class AssertUntagged(ValidatableTableRequirement):
     """No tag or branch is on some snapshots: to remove them would silently remove it too.
 
@@ -167,6 +190,17 @@ class AssertUntagged(ValidatableTableRequirement):
         refs = base_metadata.refs if base_metadata else {}
         if found := [name for name, ref in refs.items() if ref.snapshot_id in self.snapshot_ids]:
             raise CommitFailedException(f"Requirement failed: there are refs on snapshots to be removed: {found}")
+=======
+class _DeleteManifestWriter(ManifestWriterV2):
+    """Writes a manifest of delete files; PyIceberg's own writers know data files only."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+>>>>>>> af33ccf (Small and half-deleted files are rewritten as few, clustered ones, beside any number of writers)
 
 
 def remove_snapshots(table: Table, snapshot_ids: list[int]) -> None:

@@ -42,7 +42,7 @@ class Upstream:
             seen: The cursor of its table.
         """
         # The heads are read before any row is: what is appended in between is read twice, never missed.
-        cursor = Cursor.at(upstream_heads(self._catalog, model.depends_on), model.code_version)
+        cursor = Cursor.at(upstream_heads(self._catalog, model.depends_on, seen), model.code_version)
         if seen == cursor:
             return Pending(behind=False, dates=frozenset(), note="", cursor=cursor)
         if seen is None:

@@ -49,6 +49,8 @@ def test_everything_is_derived_from_the_contract(contracts):
         ("value: quarantine}", "value: shrug}", "unknown value"),
         ("{property: tenantPartition, value: tenant}", "{property: tenantPartition, value: random}", "bucket(N)"),
         (TENANTS, "{property: tenantPartition, value: bucket(0)}", "bucket(N)"),
+        (TENANTS, "{property: clusteringOrder, value: hilbert}", "clusteringOrder is 'hilbert'"),
+        ("{property: clusteringColumns, value: [tailnum]}", "{property: clusteringOrder, value: zorder}", "beside"),
         ("name: air_time", "name: ingestion_date", "which Bronze adds"),
         (TENANTS, "{property: commitPolicy, value: {rows: 5}}", "Use only maxRows, maxBytes"),
         (TENANTS, "{property: commitPolicy, value: often}", "commitPolicy is 'often'"),
