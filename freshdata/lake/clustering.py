@@ -130,15 +130,16 @@ class ZOrder:
         return pa.array(code)
 
     def _ranks(self, values: pa.Array, bounds: pa.Array) -> Codes:
-        """The share of the sample below each value, as a number of so many bits; nulls have the lowest."""
+        """The share of the sample below each value, as a number of so many bits; nulls count as the lowest value."""
         encoded = values.dictionary_encode()
         distinct = encoded.dictionary
         order = pc.sort_indices(pa.concat_arrays([distinct.cast(bounds.type), bounds])).to_numpy()
         is_bound = order >= len(distinct)
         below = np.zeros(len(distinct) + 1, dtype=np.uint64)
-        below[order[~is_bound]] = 1 + np.cumsum(is_bound)[~is_bound]
-        scaled: Codes = (below << np.uint64(self._bits)) // np.uint64(len(bounds) + 2)
-        ranks: Codes = scaled.take(encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False))
+        below[order[~is_bound]] = np.cumsum(is_bound)[~is_bound]
+        scaled = (below << np.uint64(self._bits)) // np.uint64(max(len(bounds), 1))
+        highest = np.uint64((1 << self._bits) - 1)
+        ranks: Codes = np.minimum(scaled, highest).take(encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False))
         return ranks
 
 
