@@ -11,6 +11,7 @@ MODE = "freshdata/mode"
 TENANT = "freshdata/tenant"
 REASON = "freshdata/reason"
 LIVE = "live"
+MAINTENANCE = "maintenance"
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,119 @@
 """``freshdata maintain``."""
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from freshdata.lake.upkeep import Plan, Upkeep
 
 
 def maintain(
     tables: Annotated[list[str] | None, typer.Argument(help="Tables, as namespace.table; all when left out.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of what was done to each table.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show how each table stands, and what it needs.")] = False,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="Rewrite all data files, needed or not: the clustering has changed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array with an object for each table.")] = False,
 ) -> None:
-    """Merge manifests, expire snapshots and remove orphan files."""
+    """Do what each table needs: compact it, merge manifests, expire snapshots, remove orphan files."""
     import json
     import logging
     from dataclasses import asdict
 
-    from rich.table import Table
-
     from freshdata.cli.output import console
+    from freshdata.contracts import load_contracts
     from freshdata.lake.catalog import load_table, open_catalog
-    from freshdata.lake.maintenance import maintain as maintain_table
+    from freshdata.lake.health import Thresholds
     from freshdata.lake.maintenance import tables as all_tables
+    from freshdata.lake.upkeep import keep_up, plan_upkeep
     from freshdata.settings import load_settings
 
     # It warns of each old metadata file that a worker's commit has removed first.
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
-    catalog = open_catalog(load_settings())
-    names = tables or sorted(all_tables(catalog))
+    settings = load_settings()
+    catalog, contracts = open_catalog(settings), load_contracts(settings.contracts_dir)
+    names, thresholds = tables or sorted(all_tables(catalog)), Thresholds(everything=rewrite)
     for name in names:
         load_table(catalog, name)  # A name that is wrong is told before anything is done.
-    done = [maintain_table(catalog, name) for name in names]
-    if as_json:
-        typer.echo(json.dumps([asdict(outcome) for outcome in done]))
+    plans = [plan_upkeep(catalog, name, thresholds) for name in names]
+    if plan:
+        if as_json:
+            typer.echo(json.dumps([asdict(each) | {"reasons": each.reasons} for each in plans]))
+        else:
+            console().print(_plans(plans))
         return
-    shown = Table("table", header_style="bold")
-    for column in ("snapshots expired", "left", "manifests merged", "left", "files removed", "MB", "seconds"):
-        shown.add_column(column, justify="right")
-    for outcome in done:
+    with _progress(sum(each.rewrite_bytes for each in plans)) as on_progress:
+        done = [keep_up(catalog, name, contracts, thresholds, on_progress=on_progress) for name in names]
+    if as_json:
+        typer.echo(json.dumps([asdict(each.maintained) | {"compaction": asdict(each.compacted)} for each in done]))
+        return
+    console().print(_done(done))
+    for each in done:
+        for group in each.compacted.skipped:
+            console().print(f"[yellow]left as it is[/yellow] {each.maintained.table} {group}")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of the bytes rewritten, on standard error; none when nothing is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("rewriting"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=total == 0) as bar:
+        task = bar.add_task("rewriting", total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def _plans(plans: list["Plan"]) -> "Table":
+    shown = _table("rows", "files", "small", "MB", "delete files", "manifests", "snapshots", "oldest")
+    shown.add_column("needs")
+    for each in plans:
+        health = each.health
         shown.add_row(
-            outcome.table,
-            *(str(number) for number in (outcome.expired, outcome.snapshots, outcome.merged, outcome.manifests)),
-            str(outcome.orphans),
-            f"{outcome.orphan_bytes / 1e6:.1f}",
-            f"{outcome.seconds:.2f}",
+            health.table,
+            *(str(number) for number in (health.rows, health.files, health.small_files)),
+            _megabytes(health.bytes),
+            *(str(number) for number in (health.delete_files, health.manifests, health.snapshots)),
+            str(timedelta(seconds=round(health.oldest))),
+            "\n".join(each.reasons) or "nothing",
         )
-    console().print(shown)
+    return shown
+
+
+def _done(done: list["Upkeep"]) -> "Table":
+    shown = _table(
+        "files", "delete files", "manifests merged", "left", "snapshots expired", "left", "orphans", "MB", "seconds"
+    )
+    for each in done:
+        files, metadata = each.compacted, each.maintained
+        shown.add_row(
+            metadata.table,
+            f"{files.files_before} → {files.files_after}",
+            *(str(number) for number in (files.delete_files, metadata.merged, metadata.manifests)),
+            *(str(number) for number in (metadata.expired, metadata.snapshots, metadata.orphans)),
+            _megabytes(metadata.orphan_bytes),
+            f"{files.seconds + metadata.seconds:.2f}",
+        )
+    return shown
+
+
+def _table(*numbers: str) -> "Table":
+    from rich.table import Table
+
+    shown = Table(header_style="bold")
+    shown.add_column("table", no_wrap=True)
+    for column in numbers:
+        shown.add_column(column, justify="right")
+    return shown
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f}"

@@ -139,7 +139,9 @@ class ZOrder:
         below[order[~is_bound]] = np.cumsum(is_bound)[~is_bound]
         scaled = (below << np.uint64(self._bits)) // np.uint64(max(len(bounds), 1))
         highest = np.uint64((1 << self._bits) - 1)
-        ranks: Codes = np.minimum(scaled, highest).take(encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False))
+        ranks: Codes = np.minimum(scaled, highest).take(
+            encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+        )
         return ranks
 
 

@@ -26,6 +26,8 @@ class Thresholds:
         most_bytes: At most about so much is rewritten in one go; the rest is still needed, and done the next time. None
             sets no limit.
         everything: Whether all files are rewritten, needed or not: after the clustering has changed.
+        manifests: So many manifests to be merged are worth a run that does nothing else.
+        snapshots: So many snapshots to be expired are.
     """
 
     target_bytes: int = 128 * 1024 * 1024
@@ -35,6 +37,8 @@ class Thresholds:
     group_bytes: int = 512 * 1024 * 1024
     most_bytes: int | None = None
     everything: bool = False
+    manifests: int = 50
+    snapshots: int = 50
 
     def is_small(self, file: LiveFile) -> bool:
         """Whether a data file is a small one."""

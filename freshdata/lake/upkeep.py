@@ -25,6 +25,7 @@ class Plan:
         remove: Delete files that can go without a rewrite.
         merge: Manifests to be merged.
         expire: Snapshots to be expired.
+        urgent: Whether that is worth a run of its own.
     """
 
     health: TableHealth
@@ -33,6 +34,7 @@ class Plan:
     remove: int
     merge: int
     expire: int
+    urgent: bool
 
     @property
     def reasons(self) -> list[str]:
@@ -82,15 +84,21 @@ def plan_upkeep(
     table, chosen = load_table(catalog, name), thresholds or Thresholds()
     reader = Reader(table)
     inventory = reader.inventory()
+    kept = retention or Retention()
     groups = file_groups(table, inventory, chosen)
     dangling = len(reader.dangling(inventory))
+    health = measure(table, inventory, chosen, dangling)
+    merge = sum(len(group) for group in mergeable(table))
+    expire = len(expirable(table, followers(catalog, name), kept))
+    old = expire > 0 and health.oldest > kept.most_age.total_seconds()
     return Plan(
-        health=measure(table, inventory, chosen, dangling),
+        health=health,
         rewrite=sum(len(group.inputs) for group in groups),
         rewrite_bytes=sum(group.bytes for group in groups),
         remove=dangling,
-        merge=sum(len(group) for group in mergeable(table)),
-        expire=len(expirable(table, followers(catalog, name), retention or Retention())),
+        merge=merge,
+        expire=expire,
+        urgent=bool(groups or dangling or merge >= chosen.manifests or expire >= chosen.snapshots or old),
     )
 
 

@@ -14,7 +14,10 @@ from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
 from freshdata.lake import rest_catalog
 from freshdata.lake.catalog import ensure_table, load_table, open_catalog
+from freshdata.lake.clustering import Clustering, Key, clustering_of
+from freshdata.lake.compaction import Compacted, compact
 from freshdata.lake.cursors import COMMIT_PROPERTY, CURSOR_PROPERTY, behind, read_cursor
+from freshdata.lake.health import Thresholds
 from freshdata.lake.progress import ancestors, summary_property
 from freshdata.lake.query import connect
 from freshdata.settings import PROJECT, Settings
@@ -194,6 +197,66 @@ def test_after_the_cursor_expired_only_the_days_of_newer_files_are_rebuilt(
 def files_of_day(catalog: Catalog, model: str, day: date) -> set[str]:
     tasks = load_table(catalog, model).scan(f"flight_date = '{day}'").plan_files()
     return {task.file.file_path for task in tasks}
+
+
+def everything_in_few_files(catalog: Catalog, *tables: str) -> list[Compacted]:
+    contracts = load_contracts(PROJECT / "contracts")
+    found = [load_table(catalog, name) for name in tables]
+    return [compact(table, clustering_of(table, contracts), Thresholds(everything=True)) for table in found]
+
+
+def test_compactions_between_runs_are_no_news_and_lose_none(runner: Runner, catalog: Catalog, day: date) -> None:
+    def run() -> list[ModelRun]:
+        return [runner.run_live(model) for model in (FLIGHTS, CARRIERS)]
+
+    append(catalog, "flight_events", [flight_event(day, number) for number in range(1, 6)])
+    run()
+    append(catalog, "flight_events", [flight_event(day, 6), flight_event(day, 1, dep_delay=9)])
+    # What Silver has read and what it has not lie in one file now.
+    (bronze,) = everything_in_few_files(catalog, "bronze.flight_events")
+    assert bronze.files_before > bronze.files_after
+    silver, gold = run()
+    assert (silver.partitions, gold.partitions) == ({day: 6}, {day: 1})
+    for number in range(3):
+        newer = datetime(2014, 1, 1 + number, tzinfo=UTC)
+        append(catalog, "flight_events", [flight_event(day, 1, _ingested_at=newer, dep_delay=number)])
+        runner.run_live(FLIGHTS)
+    runner.run_live(CARRIERS)
+    stored = [rows(catalog, model) for model in (FLIGHTS, CARRIERS)]
+    upstreams = {model: runner.manifest[model].depends_on for model in (FLIGHTS, CARRIERS)}
+    _, compacted, _ = everything_in_few_files(catalog, "bronze.flight_events", FLIGHTS, CARRIERS)
+    assert compacted.delete_files > 0
+    assert [rows(catalog, model) for model in (FLIGHTS, CARRIERS)] == stored
+    assert all(not task.delete_files for task in load_table(catalog, FLIGHTS).scan().plan_files())
+    assert behind(catalog, upstreams) == {}
+    assert [each.note for each in run()] == ["up to date", "up to date"]
+    append(catalog, "flight_events", [flight_event(day, 7)])
+    silver, gold = run()
+    assert (silver.partitions, silver.note) == ({day: 7}, "")
+    assert of_day(catalog, CARRIERS, day)[0]["flights"] == 7
+
+
+def test_a_run_that_merges_during_a_compaction_of_its_table_is_neither_lost_nor_undone(
+    runner: Runner, catalog: Catalog, day: date
+) -> None:
+    others = day + timedelta(days=1)
+    append(catalog, "flight_events", [flight_event(when, number) for when in (day, others) for number in (1, 2)])
+    runner.run_live(FLIGHTS)
+    append(catalog, "flight_events", [flight_event(day, 1, _ingested_at=datetime(2014, 1, 1, tzinfo=UTC), dep_delay=9)])
+    rivals = iter([FLIGHTS])
+
+    def late() -> None:
+        if model := next(rivals, None):
+            runner.run_live(model)
+
+    clustering, thresholds = Clustering((Key("event_time"),)), Thresholds(everything=True)
+    done = compact(load_table(catalog, FLIGHTS), clustering, thresholds, before_commit=late)
+    assert done.skipped == (f"flight_date={day}: another writer has deleted or changed rows of it",)
+    assert done.files_after >= 1
+    assert [row["dep_delay"] for row in of_day(catalog, FLIGHTS, day)] == [9, 2]
+    cursor = read_cursor(load_table(catalog, FLIGHTS))
+    assert cursor is not None
+    assert cursor.upstream == {"bronze.flight_events": head(catalog, "bronze.flight_events")}
 
 
 def test_changed_model_code_rebuilds_everything(

@@ -39,6 +39,25 @@ def test_one_table_is_shown_in_a_table(instance):
     assert "snapshots expired" in result.stdout
 
 
+def test_a_plan_says_what_is_needed_and_does_nothing(instance):
+    day = date(2013, 1, 1)
+    for number in range(10):
+        ingest(instance, "flight_events", departures(day, 2, event_id=f"event-{number}"))
+    [plan] = json.loads(CliRunner().invoke(app, ["bronze.flight_events", "--plan", "--json"]).stdout)
+    assert plan["reasons"] == ["rewrite 20 files of 2 partitions", "merge 10 manifests"]
+    assert plan["health"]["small_files"] == plan["health"]["files"] == 20
+    assert [part["small_files"] for part in plan["health"]["needy"]] == [10, 10]
+    shown = CliRunner().invoke(app, ["--plan"])
+    assert shown.exit_code == 0
+    assert "nothing" in shown.stdout
+    [done] = json.loads(CliRunner().invoke(app, ["bronze.flight_events", "--json"]).stdout)
+    assert (done["compaction"]["files_before"], done["compaction"]["files_after"]) == (20, 2)
+    [again] = json.loads(CliRunner().invoke(app, ["bronze.flight_events", "--plan", "--json"]).stdout)
+    assert again["reasons"] == []
+    [rewritten] = json.loads(CliRunner().invoke(app, ["bronze.flight_events", "--rewrite", "--json"]).stdout)
+    assert (rewritten["compaction"]["files_before"], rewritten["compaction"]["files_after"]) == (2, 2)
+
+
 def test_an_unknown_table_is_an_error_with_a_remedy():
     error = CliRunner().invoke(app, ["bronze.nothing"]).exception
     assert isinstance(error, LakeError)

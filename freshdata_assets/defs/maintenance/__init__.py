@@ -1,0 +1,1 @@
+"""Maintenance: one asset for each table, and the sensor that asks for it."""
