@@ -87,6 +87,10 @@ bench-memory: setup ## A worker's memory at ten million keys and 1,000 tenants, 
 bench-commits: setup ## What a commit costs as a table grows old (ARGS="--commits 600")
 	@$(BIN)/python -m benchmarks.commits $(ARGS)
 
+.PHONY: bench-clustering
+bench-clustering: setup ## What a selective query reads before and after a compaction, about 5 minutes
+	@$(BIN)/python -m benchmarks.clustering $(ARGS)
+
 .PHONY: format
 format: setup ## Format the code
 	@$(BIN)/ruff format .

@@ -14,7 +14,7 @@ GROUP = "maintenance"
 # Rows are sorted in memory, so one table at a time, whatever else runs.
 POOL = "maintenance"
 # A run of it holds up what brings in the news: what is left of a large table is done by the next one.
-THRESHOLDS = Thresholds(most_bytes=256 * 1024 * 1024)
+THRESHOLDS = Thresholds(most_bytes=128 * 1024 * 1024)
 
 
 def maintained_tables(platform: Platform) -> Iterator[tuple[str, str]]:
