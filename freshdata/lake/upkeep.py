@@ -90,7 +90,7 @@ def plan_upkeep(
     health = measure(table, inventory, chosen, dangling)
     merge = sum(len(group) for group in mergeable(table))
     expire = len(expirable(table, followers(catalog, name), kept))
-    old = expire > 0 and health.oldest > kept.most_age.total_seconds()
+    old = 0 < expire < kept.keep  # So few are expired only when one of them is too old.
     return Plan(
         health=health,
         rewrite=sum(len(group.inputs) for group in groups),

@@ -1,4 +1,4 @@
-"""The one sensor: it reports what the workers wrote, and asks for the runs that take it to Gold."""
+"""The snapshot sensor: it reports what the workers wrote, and asks for the runs that take it to Gold."""
 
 import json
 from collections.abc import Iterator

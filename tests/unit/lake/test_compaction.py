@@ -337,6 +337,42 @@ def test_files_that_another_writer_has_replaced_are_left(instance, table, duck, 
     assert (DAYS[0], 3, "merged") not in rows(table)
 
 
+WRITER = """
+import sys
+from freshdata.lake.catalog import open_catalog
+from freshdata.lake.query import connect
+from freshdata.settings import load_settings
+from freshdata.transform.engine import retry_conflicts
+from tests.unit.lake.test_compaction import DAYS, NAME, commit, merge
+settings = load_settings()
+table = open_catalog(settings).load_table(NAME)
+with connect(settings) as duck:
+    print("ready", flush=True)
+    for number in range(8):
+        commit(table, 1000 + number, day=DAYS[number % 2])
+        retry_conflicts(lambda: merge(duck, DAYS[number % 2], [number, 1000 + number], f"m{number}"))
+"""
+
+
+def test_compactions_beside_a_process_that_appends_and_merges_lose_and_undo_nothing(table, instance):
+    fill(table)
+    own = {**os.environ, "FRESHDATA_HOME": str(instance.home)}
+    writer = subprocess.Popen([sys.executable, "-c", WRITER], env=own, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "ready\n"
+    files_before = 0
+    while writer.poll() is None:
+        files_before += compact(table, BY_KEY, NOW).files_before
+    assert writer.wait() == 0
+    assert files_before
+    compact(table, BY_KEY, Thresholds(everything=True))
+    merged = {(DAYS[number % 2], key): f"m{number}" for number in range(8) for key in (number, 1000 + number)}
+    expected = dict.fromkeys(((day, key) for day in DAYS for key in range(25)), "a") | merged
+    assert rows(table) == sorted((day, key, value) for (day, key), value in expected.items())
+    assert read_progress(table).partitions[0].offset == 58
+    assert len(files(table)) == 2
+    assert files(table, ManifestContent.DELETES) == []
+
+
 KILLED = """
 import os, signal
 from freshdata.lake.catalog import open_catalog
