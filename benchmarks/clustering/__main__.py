@@ -131,7 +131,7 @@ def _batch(year: pa.Table, repetition: int, first: int, number: int, day: int) -
     added = {
         "event_id": pc.utf8_lpad(places.cast(pa.string()), 12, "0"),
         "carrier_name": rows["tenant_id"],
-        "_partition": pa.repeat(pa.scalar(0, pa.int32()), len(rows)),
+        "_kafka_partition": pa.repeat(pa.scalar(0, pa.int32()), len(rows)),
         "_offset": places,
         "_ingested_at": rows["event_time"],
         "_late": pa.repeat(pa.scalar(value=False), len(rows)),
@@ -241,7 +241,9 @@ def main() -> None:
                 seconds = compact(table, clustering, thresholds).seconds
             layouts[name] = measure(settings, table, values, seconds)
             print(name, layouts[name], file=sys.stderr)
-        rows = sum(task.file.record_count for task in table.scan().plan_files())
+            rows = sum(task.file.record_count for task in table.scan().plan_files())
+            if rows < options.rows or rows >= options.rows + BATCH_ROWS:
+                sys.exit(f"{rows:,} rows are in the table {name}")
     finally:
         shutil.rmtree(home)
     text = lines(rows, options.target, layouts)

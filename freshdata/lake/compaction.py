@@ -29,6 +29,7 @@ from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, Manifes
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
+from freshdata.errors import LakeError
 from freshdata.lake.clustering import Clustering, Sorter, ZOrder, open_sorter
 from freshdata.lake.commits import LONGEST_COMMIT
 from freshdata.lake.files import DataFileWriter, file_schema
@@ -68,7 +69,7 @@ class Compacted:
 
 @dataclass(frozen=True)
 class _Rewritten:
-    """A group of files, what became of it, and the delete files that were applied to each of its files."""
+    """A group of files, what became of it, and path of each of its files to the delete files that were applied."""
 
     group: FileGroup
     outputs: list[DataFile]
@@ -155,7 +156,24 @@ class _Compaction:
         group = replace(group, inputs=inputs)
         applied = {file.path: frozenset(means[file.path]) for file in inputs}
         positions = {file.path: list(means[file.path].values()) for file in inputs}
-        return _Rewritten(group, list(self._write(group, positions, sorter)), applied)
+        outputs = list(self._write(group, positions, sorter))
+        self._check(group, positions, outputs)
+        return _Rewritten(group, outputs, applied)
+
+    def _check(self, group: FileGroup, positions: dict[str, list[pa.ChunkedArray]], outputs: list[DataFile]) -> None:
+        """Refuse new files that do not hold as many rows as those they were made from: the last line of defence."""
+        deleted = sum(
+            len(pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.int64()).unique())
+            for parts in positions.values()
+        )
+        expected = sum(file.file.record_count for file in group.inputs) - deleted
+        written = sum(file.record_count for file in outputs)
+        if written != expected:
+            raise LakeError(
+                ".".join(self.table.name()),
+                f"{written} rows were written in place of {expected}; nothing was committed.",
+                remedy="The table is as it was. Please report this.",
+            )
 
     def _write(
         self, group: FileGroup, positions: dict[str, list[pa.ChunkedArray]], sorter: Sorter
@@ -209,11 +227,12 @@ class _Compaction:
                 break  # The answer to an attempt was lost, the attempt was not.
             inventory = self.reader.inventory()
             rewritten = [item for item in rewritten if self._holds(item, inventory, began)]
-            inputs = {file.path: file for item in rewritten for file in item.group.inputs}
+            inputs = {path for item in rewritten for path in item.applied}
             dangling = self.reader.dangling(inventory, inputs)
             if not inputs and not dangling:
                 return
-            removed = [*inputs.values(), *dangling]
+            # As they are now: another commit may have moved their entries to other manifests.
+            removed = [file for file in inventory.data if file.path in inputs] + dangling
             self.before_commit()
             try:
                 writer.replace(

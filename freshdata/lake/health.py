@@ -125,7 +125,7 @@ def measure(table: Table, inventory: Inventory, thresholds: Thresholds, dangling
         dangling: Number of its delete files that mean no data file any more.
     """
     parts = inventory.partitions.values()
-    data = [file for files in parts for file in files.data]
+    data = inventory.data
     chosen = {group.partition for group in file_groups(table, inventory, thresholds)}
     oldest = min((snapshot.timestamp_ms for snapshot in table.snapshots()), default=None)
     return TableHealth(

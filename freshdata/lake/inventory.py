@@ -69,6 +69,11 @@ class Inventory:
     partitions: dict[Partition, Files]
     equality: bool
 
+    @property
+    def data(self) -> list[LiveFile]:
+        """The data files of all partitions."""
+        return [file for files in self.partitions.values() for file in files.data]
+
 
 class Reader:
     """Takes inventories of one table again and again; what never changes is read once."""

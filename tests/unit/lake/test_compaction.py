@@ -18,15 +18,16 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.transforms import IdentityTransform
 
+from freshdata.errors import LakeError
 from freshdata.lake.catalog import ensure_table, open_catalog
 from freshdata.lake.changes import appended_since, new_rows
-from freshdata.lake.clustering import Clustering, Key
+from freshdata.lake.clustering import Clustering, Key, Sorter
 from freshdata.lake.commits import commit_batch
 from freshdata.lake.compaction import compact
 from freshdata.lake.cursors import Cursor, behind, read_cursor, upstream_heads
 from freshdata.lake.files import write_data_files
 from freshdata.lake.health import Thresholds
-from freshdata.lake.maintenance import Retention, maintain
+from freshdata.lake.maintenance import FANOUT, Retention, maintain, merge_manifests
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 from freshdata.lake.query import connect
 from freshdata.lake.snapshots import SnapshotWriter
@@ -413,6 +414,51 @@ def test_what_was_rewritten_is_removed_from_disk_when_its_snapshots_have_expired
     maintain(catalog, NAME, Retention(keep=1, young=timedelta(0)))
     assert len(on_disk(table)) == 2
     assert len(rows(table)) == 50
+
+
+def both_days(table: Table, *keys: int) -> None:
+    """One commit, and so one manifest, with files of both days."""
+    records = [{"day": day, "key": key, "value": "a"} for day in DAYS for key in keys]
+    table.refresh()
+    table.append(pa.Table.from_pylist(records, schema=SCHEMA))
+
+
+def test_a_compaction_in_several_commits_moves_each_file_once(table):
+    for number in range(4):
+        both_days(table, number, 10 + number)
+    before = rows(table)
+    done = compact(table, BY_KEY, replace(NOW, group_bytes=1, small_files=1, everything=True))
+    assert (done.files_before, done.snapshots, done.skipped) == (8, 8, ())
+    assert rows(table) == before
+    done = compact(table, BY_KEY, replace(NOW, group_bytes=4000))
+    assert (done.files_before, done.files_after, done.snapshots) == (8, 2, 2)
+    assert rows(table) == before
+    assert table.current_snapshot().summary["total-records"] == "16"
+
+
+def test_manifests_that_are_merged_between_plan_and_commit_do_not_bring_files_back(instance, table):
+    for number in range(FANOUT):
+        both_days(table, number)
+    before = rows(table)
+    rival, rivals = open_catalog(instance).load_table(NAME), iter([True])
+
+    def late() -> None:
+        if next(rivals, False):
+            assert merge_manifests(rival) == FANOUT
+
+    assert compact(table, BY_KEY, NOW, before_commit=late).skipped == ()
+    assert rows(table) == before
+    assert len(files(table)) == 2
+
+
+def test_files_with_other_rows_than_before_are_not_committed(table, monkeypatch):
+    fill(table)
+    before = rows(table)
+    real = Sorter.sort
+    monkeypatch.setattr(Sorter, "sort", lambda *arguments: (batch.slice(1) for batch in real(*arguments)))
+    with pytest.raises(LakeError, match="24 rows were written in place of 25"):
+        compact(table, BY_KEY, NOW)
+    assert rows(table) == before
 
 
 def test_a_limit_leaves_the_rest_for_the_next_time(table):

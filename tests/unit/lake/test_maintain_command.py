@@ -36,7 +36,7 @@ def test_one_table_is_shown_in_a_table(instance):
     result = CliRunner().invoke(app, ["bronze.flight_events"])
     assert result.exit_code == 0
     assert "bronze.flight_events" in result.stdout
-    assert "snapshots expired" in result.stdout
+    assert "orphans" in result.stdout
 
 
 def test_a_plan_says_what_is_needed_and_does_nothing(instance):
