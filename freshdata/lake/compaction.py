@@ -151,8 +151,10 @@ class _Compaction:
             # Only now is it known which files the delete files mean.
             if means[file.path] or self.thresholds.is_small(file) or everything
         )
-        if len(inputs) == 1 and not (means[inputs[0].path] or everything):
-            inputs = ()  # It would become what it is.
+        alone = len(inputs) == 1 and not (means[inputs[0].path] or everything)
+        # One file would become what it is; and the partition spec may have changed since the plan.
+        if alone or group.partition[0] != self.table.spec().spec_id:
+            inputs = ()
         group = replace(group, inputs=inputs)
         applied = {file.path: frozenset(means[file.path]) for file in inputs}
         positions = {file.path: list(means[file.path].values()) for file in inputs}
