@@ -200,3 +200,17 @@ class TransformError(FreshDataError):
 
 class QueryError(FreshDataError):
     """A query given by a user could not be run."""
+
+
+class DeploymentError(FreshDataError):
+    """An environment of models cannot be planned, promoted or rolled back.
+
+    Attributes:
+        environment: The environment's name, or ``production``.
+        reasons: Every reason.
+    """
+
+    def __init__(self, environment: str, message: str, reasons: list[str], *, remedy: str) -> None:
+        super().__init__(f"Environment {environment} {message}: {'; '.join(reasons)}.", remedy=remedy)
+        self.environment = environment
+        self.reasons = reasons

@@ -1,5 +1,6 @@
 """Where the platform keeps its data and which services it uses: one frozen object, read from ``FRESHDATA_*``."""
 
+import json
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -22,6 +23,7 @@ class Settings(BaseSettings):
 
     Attributes:
         project: Folder that holds ``contracts/`` and ``sqlmesh_models/``.
+        models_override: ``FRESHDATA_MODELS``: folder of the SQLMesh project, instead of the one the instance follows.
         home_override: ``FRESHDATA_HOME``: the instance's data folder, instead of ``.freshdata/<instance>``.
         kafka_bootstrap: An existing cluster's ``host:port`` list; None starts and uses a local broker.
         kafka_config: librdkafka settings (TLS, SASL …) passed through to every client.
@@ -37,6 +39,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FRESHDATA_", frozen=True, populate_by_name=True)
 
     project: Path = PROJECT
+    models_override: Path | None = Field(default=None, validation_alias="FRESHDATA_MODELS")
     home_override: Path | None = Field(default=None, validation_alias="FRESHDATA_HOME")
     kafka_bootstrap: str | None = None
     kafka_config: dict[str, str] = {}
@@ -62,9 +65,24 @@ class Settings(BaseSettings):
         return self.project / "contracts"
 
     @property
-    def models_dir(self) -> Path:
-        """Folder of the SQLMesh project."""
+    def working_models_dir(self) -> Path:
+        """Folder of the SQLMesh project that people edit."""
         return self.project / "sqlmesh_models"
+
+    @property
+    def models_versions_dir(self) -> Path:
+        """Folder of the model versions that this instance keeps, and of the file that says which it follows."""
+        return self.home / "models"
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder of the SQLMesh project that the instance runs: what was promoted to it, else the project's files."""
+        if self.models_override:
+            return self.models_override
+        followed = self.models_versions_dir / "followed.json"
+        if followed.is_file():
+            return self.models_versions_dir / json.loads(followed.read_text())[-1]["fingerprint"] / "sqlmesh_models"
+        return self.working_models_dir
 
     @property
     def dagster_home(self) -> Path:
@@ -89,6 +107,10 @@ class Settings(BaseSettings):
     def for_home(self, home: Path) -> "Settings":
         """The same settings over another data folder."""
         return self.model_copy(update={"home_override": home})
+
+    def for_models(self, folder: Path) -> "Settings":
+        """The same settings with another SQLMesh project."""
+        return self.model_copy(update={"models_override": folder})
 
 
 def load_settings() -> Settings:

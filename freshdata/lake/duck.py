@@ -2,9 +2,13 @@
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pyiceberg.catalog import Catalog
 
 from freshdata.errors import PrerequisiteError
 from freshdata.lake.catalog import CATALOG_NAME, open_catalog
@@ -24,11 +28,27 @@ _lock = threading.Lock()
 def catalog_face(settings: Settings) -> CatalogFace:
     """The REST face of the instance's catalog: one in each process, started at the first call."""
     with _lock:
-        # A forked process inherits the entries but not the serving threads: the process id keeps it from using them.
-        key = f"{os.getpid()} {settings.catalog_uri} {settings.home}"
-        if key not in _faces:
+        if (key := _key(settings)) not in _faces:
             _faces[key] = CatalogFace(open_catalog(settings))
         return _faces[key]
+
+
+@contextmanager
+def catalog_shown(settings: Settings, catalog: Catalog) -> Iterator[CatalogFace]:
+    """Within the context, the face of an instance's catalog in this process shows another catalog instead."""
+    with CatalogFace(catalog) as face:
+        with _lock:
+            _faces[_key(settings)] = face
+        try:
+            yield face
+        finally:
+            with _lock:
+                del _faces[_key(settings)]
+
+
+def _key(settings: Settings) -> str:
+    # A forked process inherits the entries but not the serving threads: the process id keeps it from using them.
+    return f"{os.getpid()} {settings.catalog_uri} {settings.home}"
 
 
 def attach_lake(connection: "duckdb.DuckDBPyConnection", settings: Settings) -> None:
@@ -42,10 +62,14 @@ def attach_lake(connection: "duckdb.DuckDBPyConnection", settings: Settings) -> 
     spill = settings.home / "tmp"
     for option, value in (("TimeZone", "UTC"), ("memory_limit", MEMORY_LIMIT), ("temp_directory", str(spill))):
         connection.execute(f"SET {option} = ?", [value])
-    url = catalog_face(settings).url
+    attach_face(connection, catalog_face(settings), CATALOG_NAME)
+
+
+def attach_face(connection: "duckdb.DuckDBPyConnection", face: CatalogFace, name: str) -> None:
+    """Attach a catalog's face to a connection that has the lake, or loads it, under a name."""
     connection.execute(
-        f"ATTACH IF NOT EXISTS '{CATALOG_NAME}' AS {CATALOG_NAME} "
-        f"(TYPE iceberg, ENDPOINT '{url}', AUTHORIZATION_TYPE 'none')"
+        f"ATTACH IF NOT EXISTS '{CATALOG_NAME}' AS {name} "
+        f"(TYPE iceberg, ENDPOINT '{face.url}', AUTHORIZATION_TYPE 'none')"
     )
 
 

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import reduce
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -19,16 +20,23 @@ from pydantic import Field
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, Or
 from pyiceberg.expressions.parser import parse
+from pyiceberg.table.update.schema import UpdateSchema
 from pyiceberg.transforms import IdentityTransform, Transform
 from sqlglot import exp
 from sqlmesh.core.config.connection import BaseDuckDBConnectionConfig  # noqa: TID253 - this module is imported lazily.
 from sqlmesh.core.engine_adapter.base import EngineAdapter  # noqa: TID253 - as above.
 from sqlmesh.core.engine_adapter.duckdb import DuckDBEngineAdapter  # noqa: TID253 - as above.
 from sqlmesh.core.engine_adapter.shared import DataObject, DataObjectType  # noqa: TID253 - as above.
+from sqlmesh.core.schema_diff import (  # noqa: TID253 - as above.
+    TableAlterAddColumnOperation,
+    TableAlterDropColumnOperation,
+    TableAlterOperation,
+)
 
 from freshdata.errors import TransformError
 from freshdata.lake.catalog import CATALOG_NAME, ensure_table, load_table
 from freshdata.lake.duck import attach_lake, catalog_face
+from freshdata.lake.publication import iceberg_schema
 from freshdata.lake.rest_catalog import CatalogFace
 from freshdata.settings import Settings
 
@@ -146,13 +154,33 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
         def commit() -> None:
             table = load_table(self.face.catalog, identifier)
             properties = self.face.stamped(identifier)
-            fitting = rows.cast(table.schema().as_arrow())
+            shape = table.schema().as_arrow()  # A column that a model gained is its table's last, wherever the model has it.
+            fitting = rows.select(shape.names).cast(shape)
             with warnings.catch_warnings():
                 # PyIceberg warns when the days held no row before, which is how every day begins.
                 warnings.filterwarnings("ignore", "Delete operation did not match any records")
                 table.overwrite(fitting, overwrite_filter=within, snapshot_properties=properties)
 
         retry_conflicts(commit)
+
+    def alter_table(self, alter_expressions: list[TableAlterOperation], table_format: str | None = None) -> None:  # noqa: ARG002 - SQLMesh's signature.
+        """Change a table's columns in one commit; a column whose type cannot be widened is dropped and added anew."""
+        for name, operations in groupby(alter_expressions, key=lambda operation: operation.target_table):
+            if name.catalog != CATALOG_NAME:
+                super().alter_table(list(operations))
+                continue
+            with load_table(self.face.catalog, f"{name.db}.{name.name}").update_schema() as change:
+                for operation in operations:
+                    self._alter_column(change, operation)
+
+    def _alter_column(self, change: UpdateSchema, operation: Any) -> None:
+        column = operation.column.name
+        if not isinstance(operation, TableAlterAddColumnOperation):
+            change.delete_column(column)
+        if not isinstance(operation, TableAlterDropColumnOperation):
+            typed = exp.cast(exp.null(), operation.column_type).as_(column, quoted=True)
+            (field,) = iceberg_schema(self.fetch_arrow(exp.select(typed).limit(0)).schema).fields
+            change.add_column(column, field.field_type)
 
     def _create_table_comment(self, table_name: Any, table_comment: str, table_kind: str = "TABLE") -> None:
         name = exp.to_table(table_name)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlmesh import Context
 
 ENGINE_CODE = Path(__file__).parent
+MANIFESTS_KEPT = 5
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class ModelInfo:
         column_lineage: Column to the upstream (table, column) pairs it is computed from.
         audits: Its audits.
         code_version: Changes when the model's logic does.
-        path: Its file, relative to the project.
+        metadata_version: Changes when its description, owner or audits do.
+        path: Its file, relative to the folder that holds the project's.
         tags: Its tags.
     """
 
@@ -64,6 +66,7 @@ class ModelInfo:
     column_lineage: dict[str, tuple[tuple[str, str], ...]]
     audits: tuple[AuditInfo, ...]
     code_version: str
+    metadata_version: str
     path: str
     tags: tuple[str, ...] = field(default_factory=tuple)
     grain: tuple[str, ...] = field(default_factory=tuple)
@@ -75,6 +78,7 @@ def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
     Raises:
         TransformError: the project cannot be loaded.
     """
+    settings = settings.for_models(settings.models_dir)
     path = settings.root / f"manifest-{project_fingerprint(settings)}.json"
     if path.is_file():
         return _from_json(path.read_text())
@@ -139,7 +143,8 @@ def _info(context: "Context", model: Any, settings: Settings) -> ModelInfo:
         column_lineage=_lineage(context, model),
         audits=tuple(AuditInfo(audit.name, _blocking(audit, arguments)) for audit, arguments in model.audits_with_args),
         code_version=model.data_hash,
-        path=str(Path(model._path).relative_to(settings.project)),  # noqa: SLF001 - SQLMesh has no public way.
+        metadata_version=model.metadata_hash,
+        path=str(Path(model._path).relative_to(settings.models_dir.parent)),  # noqa: SLF001 - there is no public way.
         tags=tuple(model.tags),
         grain=tuple(column.name for grain in model.grains[:1] for column in grain.expressions or [grain.unnest()]),
     )
@@ -167,7 +172,9 @@ def _lineage(context: "Context", model: Any) -> dict[str, tuple[tuple[str, str],
 
 def _keep(path: Path, manifest: dict[str, ModelInfo]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob("manifest-*.json"):
+    # Those of an environment's models and of production's are both in use.
+    kept = sorted(path.parent.glob("manifest-*.json"), key=lambda file: file.stat().st_mtime)[-MANIFESTS_KEPT:]
+    for stale in set(path.parent.glob("manifest-*.json")) - set(kept):
         stale.unlink(missing_ok=True)
     replacement = path.with_suffix(f".{os.getpid()}.tmp")
     replacement.write_text(json.dumps([asdict(info) for info in manifest.values()]))

@@ -132,7 +132,8 @@ class Rebuild:
             advance(number, len(stretches))
             rows = self._adapter.fetch_arrow(self._evaluation.query(info, first, last))
             if rows.num_rows:
-                shadow.append(rows.cast(shadow.schema().as_arrow()))
+                shape = shadow.schema().as_arrow()  # Its columns may have another order than the model's.
+                shadow.append(rows.select(shape.names).cast(shape))
             total += rows.num_rows
         advance(len(stretches), len(stretches))
         return total

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyiceberg.table import Table
@@ -31,6 +32,7 @@ from freshdata.transform.results import AuditResult, Mode, ModelRun, Pending
 from freshdata.transform.slices import Slice
 from freshdata.transform.stamps import Stamps, code_properties
 from freshdata.transform.upstream import Upstream
+from freshdata.transform.versions import keep_deployed
 
 if TYPE_CHECKING:
     from sqlmesh import Context
@@ -68,14 +70,15 @@ class Runner:
     """
 
     def __init__(self, settings: Settings, context: "Context", properties: Mapping[str, str]) -> None:
-        self._settings = settings
+        # What was promoted since the context was opened must not pass for what it deploys.
+        self._settings = settings = settings.for_models(Path(context.path))
         self._context = context
         face = catalog_face(settings)
         self._catalog = face.catalog
         self._contracts = load_contracts(settings.contracts_dir)
         self.manifest = build_manifest(context, settings)
         self._upstream = Upstream(self._catalog, self.manifest, self._contracts)
-        self._stamps = Stamps(face, {**code_properties(settings.project), **properties})
+        self._stamps = Stamps(face, {**code_properties(settings), **properties})
         self._snapshots: dict[str, Snapshot] = {}
         self._evaluation = Evaluation(context, self._snapshots)
 
@@ -92,6 +95,7 @@ class Runner:
         if not marker.is_file() or marker.read_text() != fingerprint:
             self._ensure_landing_tables()
             refuse_lint_errors(self._context)
+            marker.unlink(missing_ok=True)  # Half a deployment must not pass for the one before.
             try:
                 self._context.plan("prod", auto_apply=True, no_prompts=True, skip_backfill=True, skip_tests=True)
             except SQLMeshError as error:
@@ -101,6 +105,7 @@ class Runner:
                     remedy="Correct the model; `sqlmesh plan` tells more.",
                 ) from error
             marker.write_text(fingerprint)
+            keep_deployed(self._settings)
         scheduler = self._context.scheduler("prod")
         self._snapshots.clear()
         self._snapshots.update({table_name(snapshot.name): snapshot for snapshot in scheduler.snapshots.values()})

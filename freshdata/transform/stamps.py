@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from pathlib import Path
 
 from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import (
@@ -18,8 +17,10 @@ from freshdata.lake.cursors import (
 )
 from freshdata.lake.progress import summary_property
 from freshdata.lake.rest_catalog import CatalogFace
+from freshdata.settings import Settings
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import Mode
+from freshdata.transform.versions import read_versions
 
 GIT_SECONDS = 10.0
 
@@ -79,9 +80,11 @@ class Stamps:
         retry_conflicts(commit)
 
 
-def code_properties(project: Path) -> dict[str, str]:
-    """The git commit of a project's files, as a snapshot property; none outside a repository, or without git."""
-    command = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+def code_properties(settings: Settings) -> dict[str, str]:
+    """The git commit of an instance's models, as a snapshot property; none outside a repository, or without git."""
+    if versions := read_versions(settings):
+        return {COMMIT_PROPERTY: versions[-1].commit} if versions[-1].commit else {}
+    command = ["git", "-C", str(settings.project), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):

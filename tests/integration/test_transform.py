@@ -306,7 +306,7 @@ def test_every_snapshot_says_what_it_was_made_from(runner: Runner, catalog: Cata
         assert summary_property(snapshot, "freshdata.model") == model
         assert summary_property(snapshot, "freshdata.interval") == f"{day}/{day}"
         assert summary_property(snapshot, "freshdata.fingerprint") == runner.manifest[model].code_version
-        assert summary_property(snapshot, COMMIT_PROPERTY) == code_properties(PROJECT).get(COMMIT_PROPERTY)
+        assert summary_property(snapshot, COMMIT_PROPERTY) == code_properties(Settings()).get(COMMIT_PROPERTY)
 
 
 def test_either_upstream_table_moves_the_weather_model(runner: Runner, catalog: Catalog, day: date) -> None:

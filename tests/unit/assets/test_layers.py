@@ -25,7 +25,7 @@ def model(name: str, *depends_on: str, audits: tuple[AuditInfo, ...] = ()) -> Mo
     return ModelInfo(
         name=name, layer=name.partition(".")[0], description="", owner="team", kind="full", partition_column=None,
         columns={"id": "INT"}, column_descriptions={}, depends_on=depends_on, column_lineage={}, audits=audits,
-        code_version="1", path="x.sql",
+        code_version="1", metadata_version="1", path="x.sql",
     )  # fmt: skip
 
 

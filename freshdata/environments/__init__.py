@@ -1,0 +1,1 @@
+"""A developer's own Silver and Gold beside production's: plan, compare, promote, roll back."""

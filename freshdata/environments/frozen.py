@@ -1,0 +1,74 @@
+"""Production as it was at the moment of a plan, cut so that an environment and production saw the same rows."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from freshdata.environments.catalog import SEPARATOR, table_at
+from freshdata.lake.cursors import Cursor, read_cursor
+from freshdata.lake.progress import ancestors
+from freshdata.transform.manifest import ModelInfo
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Production's tables.
+
+    Attributes:
+        read: The tables that the environment reads: what it does not build.
+        compared: The tables of the models that it builds.
+        notes: Why rows may differ though the code does not.
+    """
+
+    read: dict[str, Table]
+    compared: dict[str, Table]
+    notes: tuple[str, ...]
+
+
+def freeze(catalog: Catalog, production: Mapping[str, ModelInfo], built: Collection[str]) -> Frozen:
+    """Freeze production for an environment.
+
+    News comes in while an environment is built. So that only the code makes a difference, it reads of each upstream table
+    what production's own tables had seen of it.
+
+    Args:
+        catalog: Production's catalog.
+        production: Production's models.
+        built: The models that the environment builds.
+    """
+    tables = {
+        ".".join(name): catalog.load_table(name)
+        for namespace in catalog.list_namespaces()
+        if SEPARATOR not in namespace[0]
+        for name in catalog.list_tables(namespace)
+    }
+    compared = {name: table for name, table in tables.items() if name in built}
+    read = {name: table for name, table in tables.items() if name not in built}
+    cursors = {name: read_cursor(table) for name, table in compared.items() if name in production}
+    for name, table in read.items():
+        seen = {cursor.upstream.get(name) for cursor in cursors.values() if cursor}
+        newest = next((found.snapshot_id for found in ancestors(table) if found.snapshot_id in seen), None)
+        if newest is not None:
+            read[name] = table_at(table, newest)
+    heads = {name: _head(table) for name, table in (read | compared).items()}
+    notes = [note for name, cursor in cursors.items() for note in _unequal(production[name], cursor, heads)]
+    return Frozen(read, compared, tuple(notes))
+
+
+def _unequal(info: ModelInfo, cursor: Cursor | None, heads: Mapping[str, int | None]) -> list[str]:
+    if cursor is None:
+        return [f"production's {info.name} was never run live: it may hold fewer rows"]
+    notes = []
+    if cursor.fingerprint != info.code_version:
+        notes.append(f"production's {info.name} still has the rows of an earlier version of its model")
+    behind = [name for name in info.depends_on if cursor.upstream.get(name) != heads.get(name)]
+    if behind:
+        notes.append(f"production's {info.name} has not taken in all of {', '.join(behind)}: news makes a difference too")
+    return notes
+
+
+def _head(table: Table) -> int | None:
+    head = table.current_snapshot()
+    return head.snapshot_id if head else None
