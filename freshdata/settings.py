@@ -81,7 +81,8 @@ class Settings(BaseSettings):
             return self.models_override
         followed = self.models_versions_dir / "followed.json"
         if followed.is_file():
-            return self.models_versions_dir / json.loads(followed.read_text())[-1]["fingerprint"] / "sqlmesh_models"
+            fingerprint = str(json.loads(followed.read_text())[-1]["fingerprint"])
+            return self.models_versions_dir / fingerprint / "sqlmesh_models"
         return self.working_models_dir
 
     @property

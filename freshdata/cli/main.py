@@ -8,6 +8,7 @@ from freshdata.cli import (
     backfill,
     contract,
     demo,
+    environments,
     history,
     maintain,
     produce,
@@ -40,6 +41,10 @@ app.command(help="Compare Kafka, Bronze, quarantine, Silver and Gold row by row.
 app.command(help="Rebuild a stream's Bronze from Kafka beside the live tables, check it, and swap.")(replay.replay)
 app.command(help="Rebuild days of Silver and Gold from the layer before.")(backfill.backfill)
 app.command(help="Build a layer's tables anew beside the live ones, reconcile them, and swap.")(rebuild.rebuild)
+app.command(help="Build your models beside production, and compare the two.")(environments.plan)
+app.command(help="Deploy an environment's models to production.")(environments.promote)
+app.command(help="Take back the last promotion, or one model to its version before.")(environments.rollback)
+app.command(help="List the environments, and what production follows; remove one.")(environments.environments)
 app.command(help="Keep tables small: compact, merge manifests, expire snapshots, remove orphans.")(maintain.maintain)
 app.command(help="Run SQL over the lake.")(query.query)
 app.command(help="List a table's tags and snapshots, tag a snapshot, or remove a tag.")(snapshot.snapshot)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import pyarrow as pa
-from pyiceberg.catalog import Catalog, Identifier, Properties
+from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, TableAlreadyExistsError
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
@@ -16,7 +16,7 @@ from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import TableRequirement, TableUpdate
-from pyiceberg.typedef import EMPTY_DICT
+from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from freshdata.errors import LakeError
 from freshdata.lake.progress import ancestors
@@ -36,7 +36,7 @@ class EnvironmentCatalog(Catalog):
 
     Args:
         catalog: Production's catalog.
-        environment: The environment's name: its table ``silver.x`` is ``<environment>__silver.x`` in production's catalog.
+        environment: The environment's name: its ``silver.x`` is ``<environment>__silver.x`` in production's catalog.
         frozen: Production's tables that it reads, as it is to see them.
     """
 
@@ -56,7 +56,7 @@ class EnvironmentCatalog(Catalog):
         """Whether the environment sees a table of this name."""
         return _name(identifier) in self._frozen or self._catalog.table_exists(self._own(identifier))
 
-    def create_table(
+    def create_table(  # noqa: PLR0917 - the base class's signature.
         self,
         identifier: str | Identifier,
         schema: Schema | pa.Schema,
@@ -165,7 +165,7 @@ class EnvironmentCatalog(Catalog):
 
 def table_at(table: Table, snapshot_id: int) -> Table:
     """A table as it was at one of its snapshots, with its present columns; to be read only."""
-    main = SnapshotRef(snapshot_id=snapshot_id, snapshot_ref_type=SnapshotRefType.BRANCH)
+    main = SnapshotRef.model_validate({"snapshot-id": snapshot_id, "type": SnapshotRefType.BRANCH})
     pinned = {
         "current_snapshot_id": snapshot_id,
         "refs": {MAIN_BRANCH: main},

@@ -146,12 +146,11 @@ class _Sides:
         return self.number(f"SELECT count(*) FROM {side}.{self.table}{self.where}", self.bounds)  # noqa: S608 - names.
 
     def repeated_keys(self, grain: tuple[str, ...]) -> int:
-        keys = _list(grain)
-        query = " + ".join(
-            f"(SELECT count(*) - count(DISTINCT ({keys},)) FROM {side}.{self.table}{self.where})"  # noqa: S608 - names.
-            for side in (PRODUCTION, ENVIRONMENT)
-        )
-        return self.number(f"SELECT {query}", self.bounds * 2)
+        repeated = 0
+        for side in (PRODUCTION, ENVIRONMENT):
+            keys = f"SELECT DISTINCT {_list(grain)} FROM {side}.{self.table}{self.where}"  # noqa: S608 - names.
+            repeated += self.rows(side) - self.number(f"SELECT count(*) FROM ({keys})", self.bounds)  # noqa: S608
+        return repeated
 
     def whole(self, columns: list[str]) -> dict[str, Any]:
         """Rows that one side has more often than the other, by all common columns."""
@@ -177,7 +176,10 @@ class _Sides:
             for name in values
         )
         equal = " AND ".join(f"p.{_quoted(name)} IS NOT DISTINCT FROM e.{_quoted(name)}" for name in grain)
-        sides = [f"(SELECT *, true AS _there FROM {side}.{self.table}{self.where})" for side in (PRODUCTION, ENVIRONMENT)]  # noqa: S608 - names.
+        sides = [
+            f"(SELECT *, true AS _there FROM {side}.{self.table}{self.where})"  # noqa: S608 - names.
+            for side in (PRODUCTION, ENVIRONMENT)
+        ]
         selected = ", ".join(part for part in (keys, flags, both) if part)
         self.connection.execute(
             f"CREATE OR REPLACE TEMP TABLE pairs AS SELECT {selected}, p._there AS _before, e._there AS _after "  # noqa: S608 - names.

@@ -30,8 +30,8 @@ class Frozen:
 def freeze(catalog: Catalog, production: Mapping[str, ModelInfo], built: Collection[str]) -> Frozen:
     """Freeze production for an environment.
 
-    News comes in while an environment is built. So that only the code makes a difference, it reads of each upstream table
-    what production's own tables had seen of it.
+    News comes in while an environment is built. So that only the code makes a difference, it reads of each upstream
+    table what production's own tables had seen of it.
 
     Args:
         catalog: Production's catalog.
@@ -65,7 +65,9 @@ def _unequal(info: ModelInfo, cursor: Cursor | None, heads: Mapping[str, int | N
         notes.append(f"production's {info.name} still has the rows of an earlier version of its model")
     behind = [name for name in info.depends_on if cursor.upstream.get(name) != heads.get(name)]
     if behind:
-        notes.append(f"production's {info.name} has not taken in all of {', '.join(behind)}: news makes a difference too")
+        notes.append(
+            f"production's {info.name} has not taken in all of {', '.join(behind)}: news makes a difference too"
+        )
     return notes
 
 

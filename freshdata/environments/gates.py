@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions.parser import parse
 from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
@@ -77,7 +78,7 @@ def contract_gate(
     column = contract.rules.event_date_field
     within: BooleanExpression = AlwaysTrue()
     if days:
-        within = And(GreaterThanOrEqual(column, days[0].isoformat()), LessThanOrEqual(column, days[1].isoformat()))
+        within = parse(f"{column} >= '{days[0]}' and {column} <= '{days[1]}'")
     selected = tuple(name for name in columns_of(contract) if name in table.schema().column_names)
     name = f"contract rules on {info.name}"
     try:

@@ -1,12 +1,13 @@
 """Deploy an environment's models to production, and take a deployment back: code and tables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.update import SetCurrentSchemaUpdate, SetSnapshotRefUpdate
 
+from freshdata.environments.build import Tell
 from freshdata.environments.catalog import table_at
 from freshdata.environments.changes import ModelChange, model_changes
 from freshdata.environments.compose import compose_models
@@ -39,7 +40,6 @@ from freshdata.transform.versions import (
 PRODUCTION = "production"
 # Keeps the rows from before a promotion until the next one, for a rollback.
 TAG = "before-"
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ def promote(settings: Settings, name: str, *, tell: Tell = lambda _: None) -> De
         fingerprint = keep_models(settings, version_dir(own, environment.fingerprint))
         version = Version(fingerprint, "promoted", user(), environment=name, commit=environment.commit)
         done = _follow(settings, versions, version, tell=tell)
-        write_environment(settings, vars(replace(environment, state="promoted")))
+        write_environment(settings, replace(environment, state="promoted"))
         return done
 
 
 def rollback(settings: Settings, model: str | None = None, *, tell: Tell = lambda _: None) -> Deployment:
-    """Take back the last promotion, or one model to its version before; other models and environments stay as they are.
+    """Take back the last promotion, or return one model to its version before; the rest stays as it is.
 
-    Tables get the rows of the snapshot before, and what was added upstream since is taken in anew; where that snapshot is
-    gone, or was made by other code, the table is rebuilt.
+    Tables get the rows of the snapshot before, and what was added upstream since is taken in anew; where that snapshot
+    is gone, or was made by other code, the table is rebuilt.
 
     Args:
         settings: The instance.
@@ -128,6 +128,8 @@ def follow_files(settings: Settings) -> None:
 def _reasons(settings: Settings, environment: Environment, versions: list[Version]) -> list[str]:
     """Why an environment may not be promoted."""
     reasons = list(environment.reasons)
+    if environment.state == "planning":
+        reasons.append("its plan did not complete")
     if environment.state == "same" or (versions and versions[-1].fingerprint == environment.fingerprint):
         reasons.append("its models are production's")
     elif not versions:

@@ -7,9 +7,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote, urlparse
 
 from pyiceberg.catalog import Catalog
@@ -21,7 +21,7 @@ from freshdata.transform.versions import read_versions, write_versions
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LONGEST_NAME = 40
-State = Literal["ready", "refused", "same", "promoted"]
+State = Literal["planning", "ready", "refused", "same", "promoted"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Environment:
         name: Its name.
         by: Who planned it.
         at: When, ISO 8601 in UTC.
-        state: ``ready`` to be promoted, ``refused`` by a gate, the ``same`` as production, or ``promoted``.
+        state: ``planning`` until its plan is complete; then ``ready`` to be promoted, ``refused`` by a gate, or the
+            ``same`` as production; or ``promoted``.
         base: Fingerprint of production's models at the plan.
         fingerprint: Fingerprint of its own.
         commit: Git commit of its models, or an empty string.
@@ -88,12 +89,11 @@ def read_environment(settings: Settings, name: str) -> Environment:
     return _read(path)
 
 
-def write_environment(settings: Settings, environment: dict[str, Any]) -> None:
+def write_environment(settings: Settings, environment: Environment) -> None:
     """Keep what is known of an environment."""
-    path = _file(environment_settings(settings, environment["name"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _file(environment_settings(settings, environment.name))
     replacement = path.with_suffix(".tmp")
-    replacement.write_text(json.dumps(environment))
+    replacement.write_text(json.dumps(asdict(environment)))
     replacement.replace(path)
 
 

@@ -154,7 +154,9 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
         def commit() -> None:
             table = load_table(self.face.catalog, identifier)
             properties = self.face.stamped(identifier)
-            shape = table.schema().as_arrow()  # A column that a model gained is its table's last, wherever the model has it.
+            shape = (
+                table.schema().as_arrow()
+            )  # A column that a model gained is its table's last, wherever the model has it.
             fitting = rows.select(shape.names).cast(shape)
             with warnings.catch_warnings():
                 # PyIceberg warns when the days held no row before, which is how every day begins.

@@ -104,11 +104,9 @@ def build_manifest(context: "Context", settings: Settings) -> dict[str, ModelInf
 def project_fingerprint(settings: Settings) -> str:
     """Changes whenever a model, a contract or the code that runs them does."""
     digest = hashlib.sha256()
-    files = [
-        path for folder in (settings.models_dir, settings.contracts_dir, ENGINE_CODE) for path in folder.rglob("*")
-    ]
-    for path in sorted(path for path in files if path.suffix in (".sql", ".yaml", ".py")):
-        digest.update(str(path.relative_to(path.anchor)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for folder in (settings.models_dir, settings.contracts_dir, ENGINE_CODE):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".sql", ".yaml", ".py")):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
