@@ -131,6 +131,8 @@ def _echo(content: dict[str, Any]) -> None:
 
 
 def _show_plan(outcome: "Plan") -> None:
+    from rich.markup import escape
+
     from freshdata.cli.output import console
 
     output, environment = console(), outcome.environment
@@ -142,9 +144,9 @@ def _show_plan(outcome: "Plan") -> None:
         _show_diff(output, diff)
     for gate in outcome.gates:
         mark = "[green]✓[/green]" if gate.passed else "[red]✗[/red]"
-        output.print(f"{mark} {gate.name}:", gate.detail, markup=True)
+        output.print(f"{mark} {gate.name}: {escape(gate.detail)}")
     for note in outcome.notes:
-        output.print(f"[yellow]![/yellow] {note}")
+        output.print(f"[yellow]![/yellow] {escape(note)}")
     days = "all days" if outcome.days is None else f"{outcome.days[0]} to {outcome.days[1]}"
     if environment.state == "same":
         output.print("Nothing differs from production, which keeps its models while you edit. Plan again afterwards.")
@@ -175,6 +177,7 @@ def _show_changes(output: "Console", changes: "Iterable[ModelChange]", tables: d
 
 
 def _show_diff(output: "Console", diff: "DataDiff") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     if diff.same:
@@ -199,16 +202,17 @@ def _show_diff(output: "Console", diff: "DataDiff") -> None:
         sample = Table(*diff.key, "column", "production", "environment", header_style="bold")
         for value in diff.values:
             cells = (*value.key.values(), value.column, value.production, value.environment)
-            sample.add_row(*("" if cell is None else str(cell) for cell in cells))
+            sample.add_row(*("" if cell is None else escape(str(cell)) for cell in cells))
         output.print(sample)
     for side, rows in (("production", diff.production_sample), ("the environment", diff.environment_sample)):
         for row in rows:
-            output.print(f"  only in {side}: " + ", ".join(f"{name}={value}" for name, value in row.items()))
+            output.print(f"  only in {side}: " + escape(", ".join(f"{name}={value}" for name, value in row.items())))
 
 
 def _show_deployment(outcome: "Deployment", done: str, *, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from rich.markup import escape
     from rich.table import Table
 
     from freshdata.cli.output import console
@@ -224,7 +228,7 @@ def _show_deployment(outcome: "Deployment", done: str, *, as_json: bool) -> None
         if outcome.runs:
             console().print(shown)
         for model, reason in outcome.failures.items():
-            console().print(f"[red]✗[/red] {model}: {reason}")
+            console().print(f"[red]✗[/red] {model}: {escape(reason)}")
         if outcome.failures:
             console().print(f"{done}, but not all tables follow. [dim]Mend it, or freshdata rollback[/dim]")
         else:

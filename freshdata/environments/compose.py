@@ -9,7 +9,7 @@ import yaml
 
 from freshdata.settings import Settings
 from freshdata.transform.manifest import load_manifest
-from freshdata.transform.versions import MODELS, keep_models, version_dir
+from freshdata.transform.versions import MODELS, keep_models, kept_commit, version_dir
 
 
 def compose_models(settings: Settings, current: str, model: str, earlier: str) -> str:
@@ -40,7 +40,7 @@ def compose_models(settings: Settings, current: str, model: str, earlier: str) -
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files[earlier], target)
         _take_tests(project / "tests", folders[earlier] / "tests", model)
-        return keep_models(settings, project)
+        return keep_models(settings, project, kept_commit(folders[current]) or "")
 
 
 def _take_tests(tests: Path, earlier: Path, model: str) -> None:

@@ -28,6 +28,7 @@ from freshdata.environments.records import (
 )
 from freshdata.errors import DeploymentError
 from freshdata.lake.catalog import open_catalog
+from freshdata.lake.cursors import COMMIT_PROPERTY
 from freshdata.lake.duck import attach_face, attach_lake, catalog_shown
 from freshdata.lake.progress import summary_property
 from freshdata.lake.rest_catalog import CatalogFace
@@ -96,14 +97,26 @@ def plan_environment(
     with locked(settings, name):
         base = follow_deployed(settings)
         tell("Reading the models")
-        fingerprint = keep_models(own, settings.working_models_dir)
+        working = settings.for_models(settings.working_models_dir)
+        commit = code_properties(working).get(COMMIT_PROPERTY, "")
+        fingerprint = keep_models(own, working.models_dir, commit)
         copy = version_dir(own, fingerprint)
         production, models = load_manifest(settings), load_manifest(own.for_models(copy))
         changes = model_changes(production, settings.models_dir, models, copy)
         files = other_changes(settings.models_dir, copy)
         catalog = open_catalog(settings)
         drop_tables(catalog, name)
-        environment = _begin(settings, own, base, fingerprint, changes)
+        environment = Environment(
+            name,
+            user(),
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            "planning",
+            base,
+            fingerprint,
+            commit,
+            {change.model: change.kind for change in changes},
+        )
+        _begin(settings, own, environment)
         frozen = freeze(catalog, production, {change.model for change in changes if change.rebuilt})
         with (
             catalog_shown(own, EnvironmentCatalog(catalog, name, frozen.read)),
@@ -152,23 +165,16 @@ def follow_deployed(settings: Settings) -> str:
     return deployed
 
 
-def _begin(
-    settings: Settings, own: Settings, base: str, fingerprint: str, changes: tuple[ModelChange, ...]
-) -> Environment:
-    """An empty environment that follows its copy of the working copy's models."""
+def _begin(settings: Settings, own: Settings, environment: Environment) -> None:
+    """Make an environment anew: empty, and following its copy of the working copy's models."""
     for path in own.home.iterdir():
         if path != own.models_versions_dir:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in own.models_versions_dir.iterdir():
-        if path.is_dir() and path.name != fingerprint:
+        if path.is_dir() and path.name != environment.fingerprint:
             shutil.rmtree(path)
-    commit = next(iter(code_properties(settings.for_models(settings.working_models_dir)).values()), "")
-    version = Version(fingerprint, "planned", user(), environment=own.home.name, commit=commit)
-    write_versions(own, [version])
-    kinds: dict[str, str] = {change.model: change.kind for change in changes}
-    environment = Environment(own.home.name, version.by, version.at, "planning", base, fingerprint, commit, kinds)
+    write_versions(own, [Version(environment.fingerprint, "planned", environment.by, environment.name)])
     write_environment(settings, environment)
-    return environment
 
 
 @contextmanager

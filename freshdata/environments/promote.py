@@ -27,7 +27,7 @@ from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
 from freshdata.transform.manifest import ModelInfo, load_manifest
 from freshdata.transform.results import ModelRun
-from freshdata.transform.runner import Runner, open_runner
+from freshdata.transform.runner import Runner
 from freshdata.transform.versions import (
     Version,
     keep_models,
@@ -81,8 +81,8 @@ def promote(settings: Settings, name: str, *, tell: Tell = lambda _: None) -> De
                 name, "cannot be promoted", reasons, remedy=f"Settle them, and plan anew: `freshdata plan {name}`."
             )
         own = environment_settings(settings, name)
-        fingerprint = keep_models(settings, version_dir(own, environment.fingerprint))
-        version = Version(fingerprint, "promoted", user(), environment=name, commit=environment.commit)
+        fingerprint = keep_models(settings, version_dir(own, environment.fingerprint), environment.commit)
+        version = Version(fingerprint, "promoted", user(), environment=name)
         done = _follow(settings, versions, version, tell=tell)
         write_environment(settings, replace(environment, state="promoted"))
         return done
@@ -113,9 +113,7 @@ def rollback(settings: Settings, model: str | None = None, *, tell: Tell = lambd
         position = _introduced(versions, model)
         before = versions[position - 1].fingerprint
         fingerprint = compose_models(settings, versions[-1].fingerprint, model, before)
-        version = Version(
-            fingerprint, "rolled back", user(), commit=versions[position - 1].commit, restored={model: before}
-        )
+        version = Version(fingerprint, "rolled back", user(), restored={model: before})
         return _follow(settings, versions, version, heads=versions[position].heads, tell=tell)
 
 
@@ -194,26 +192,23 @@ def _follow(
             _tag(catalog, version)
             versions = [*versions, version]
         restored = tuple(name for name in affected if _rewind(catalog, models[name], (heads or {}).get(name)))
-        Runner(target, context, {}).deploy()
+        runner = Runner(target, context, {})
+        runner.deploy()
         write_versions(settings, versions)
-    runs, failures = _bring_up_to_date(settings, models, affected, tell)
+        runs, failures = _bring_up_to_date(runner, affected, tell)
     return Deployment(versions[-1], changes, restored, runs, failures)
 
 
-def _bring_up_to_date(
-    settings: Settings, models: Mapping[str, ModelInfo], affected: list[str], tell: Tell
-) -> tuple[tuple[ModelRun, ...], dict[str, str]]:
+def _bring_up_to_date(runner: Runner, affected: list[str], tell: Tell) -> tuple[tuple[ModelRun, ...], dict[str, str]]:
     """Run the affected models live: a table of other code is rebuilt, in one commit; any other takes in its news."""
     runs, failures = [], {}
     for name in affected:
-        if culprits := [upstream for upstream in models[name].depends_on if upstream in failures]:
+        if culprits := [upstream for upstream in runner.manifest[name].depends_on if upstream in failures]:
             failures[name] = f"not run, because {', '.join(culprits)} failed"
             continue
         tell(f"Rebuilding {name}")
         try:
-            # One by one: whoever else waits to run models gets a turn between two.
-            with open_runner(settings) as runner:
-                run = runner.run_live(name)
+            run = runner.run_live(name)
         except TransformError as error:
             failures[name] = error.message
             continue

@@ -141,6 +141,16 @@ def appended_since(table: Table, mark: Mark) -> list[DataFile] | None:
     return files if sum(file.record_count for file in files) == int(records) - mark.records else None
 
 
+def was_rolled_back(table: Table, mark: Mark) -> bool:
+    """Whether a snapshot that is no ancestor of the current one was rolled back, not expired: an older one is left.
+
+    Args:
+        table: The table, refreshed.
+        mark: The snapshot's mark.
+    """
+    return any((snapshot.sequence_number or 0) <= mark.sequence_number for snapshot in ancestors(table))
+
+
 def dates_in_files(table: Table, files: list[DataFile], column: str) -> set[date]:
     """The distinct values of a date column in some of a table's data files; reads that one column."""
     tasks = [FileScanTask(file) for file in files]

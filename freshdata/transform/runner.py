@@ -21,7 +21,7 @@ from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
 from freshdata.lake.catalog import CATALOG_NAME, ensure_stream_tables, ensure_table, load_table
 from freshdata.lake.changes import date_ranges, new_rows
-from freshdata.lake.cursors import read_cursor
+from freshdata.lake.cursors import COMMIT_PROPERTY, read_cursor
 from freshdata.lake.duck import catalog_face
 from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
@@ -105,7 +105,7 @@ class Runner:
                     remedy="Correct the model; `sqlmesh plan` tells more.",
                 ) from error
             marker.write_text(fingerprint)
-            keep_deployed(self._settings)
+            keep_deployed(self._settings, code_properties(self._settings).get(COMMIT_PROPERTY, ""))
         scheduler = self._context.scheduler("prod")
         self._snapshots.clear()
         self._snapshots.update({table_name(snapshot.name): snapshot for snapshot in scheduler.snapshots.values()})

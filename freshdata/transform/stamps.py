@@ -20,7 +20,7 @@ from freshdata.lake.rest_catalog import CatalogFace
 from freshdata.settings import Settings
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import Mode
-from freshdata.transform.versions import read_versions
+from freshdata.transform.versions import kept_commit
 
 GIT_SECONDS = 10.0
 
@@ -82,8 +82,8 @@ class Stamps:
 
 def code_properties(settings: Settings) -> dict[str, str]:
     """The git commit of an instance's models, as a snapshot property; none outside a repository, or without git."""
-    if versions := read_versions(settings):
-        return {COMMIT_PROPERTY: versions[-1].commit} if versions[-1].commit else {}
+    if (kept := kept_commit(settings.models_dir)) is not None:
+        return {COMMIT_PROPERTY: kept} if kept else {}
     command = ["git", "-C", str(settings.project), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)

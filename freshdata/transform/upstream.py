@@ -14,6 +14,7 @@ from freshdata.lake.changes import (
     is_ancestor,
     new_rows,
     touched_dates,
+    was_rolled_back,
 )
 from freshdata.lake.cursors import Cursor, Mark, upstream_heads
 from freshdata.transform.manifest import ModelInfo, sources
@@ -94,7 +95,7 @@ class Upstream:
             return None, f"{name} has changed, and it has no days"
         if not is_ancestor(table, after):
             gone = f"the snapshot of {name} seen last has expired or was rolled back"
-            files = appended_since(table, mark) if mark else None
+            files = appended_since(table, mark) if mark and not was_rolled_back(table, mark) else None
             return (None if files is None else dates_in_files(table, files, column)), gone
         if (touched := touched_dates(table, column, after)) is not None:
             return touched, ""

@@ -16,7 +16,7 @@ from typing import Literal
 
 from freshdata.settings import Settings
 
-MODELS = "sqlmesh_models"
+MODELS, COMMIT = "sqlmesh_models", "commit"
 SOURCES = (".sql", ".yaml", ".yml", ".py", ".csv")
 
 
@@ -29,7 +29,6 @@ class Version:
         how: How the instance came to it.
         by: Who did it.
         environment: The environment it was promoted from, or an empty string.
-        commit: Git commit of its files, or an empty string.
         at: When, ISO 8601 in UTC.
         changed: The models that it changed, added or removed.
         heads: Table to its snapshot and schema before this version was deployed: of the models that it affects.
@@ -40,7 +39,6 @@ class Version:
     how: Literal["deployed", "planned", "promoted", "rolled back"]
     by: str
     environment: str = ""
-    commit: str = ""
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     changed: tuple[str, ...] = ()
     heads: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -60,14 +58,24 @@ def models_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def keep_models(settings: Settings, folder: Path) -> str:
-    """Copy a SQLMesh project into an instance's folder; returns its fingerprint."""
+def keep_models(settings: Settings, folder: Path, commit: str = "") -> str:
+    """Copy a SQLMesh project into an instance's folder.
+
+    Args:
+        settings: The instance.
+        folder: The project.
+        commit: The git commit that its files are of, as far as it is known.
+
+    Returns:
+        Its fingerprint.
+    """
     settings.models_versions_dir.mkdir(parents=True, exist_ok=True)
     scratch = Path(mkdtemp(dir=settings.models_versions_dir))
     for path in source_files(folder):
         target = scratch / MODELS / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    (scratch / COMMIT).write_text(commit)
     fingerprint = models_fingerprint(scratch / MODELS)
     try:
         scratch.rename(settings.models_versions_dir / fingerprint)
@@ -81,11 +89,17 @@ def version_dir(settings: Settings, fingerprint: str) -> Path:
     return settings.models_versions_dir / fingerprint / MODELS
 
 
-def keep_deployed(settings: Settings) -> None:
+def kept_commit(folder: Path) -> str | None:
+    """The git commit of a kept version's SQLMesh project, empty when it is unknown; None when it is no kept one."""
+    path = folder.parent / COMMIT
+    return path.read_text() if path.is_file() else None
+
+
+def keep_deployed(settings: Settings, commit: str) -> None:
     """Keep what an instance that runs the project's own files has deployed, and forget what it deployed before."""
     if _followed_file(settings).is_file():
         return
-    before, fingerprint = deployed_version(settings), keep_models(settings, settings.models_dir)
+    before, fingerprint = deployed_version(settings), keep_models(settings, settings.models_dir, commit)
     _replace(settings.models_versions_dir / "deployed", fingerprint)
     if before not in (None, fingerprint):
         shutil.rmtree(settings.models_versions_dir / str(before), ignore_errors=True)

@@ -115,9 +115,12 @@ def test_an_added_and_a_removed_model(developer: Settings) -> None:
     tests = folder / "tests" / "test_dimensions.yaml"
     tests.write_text(tests.read_text().replace("gold.dim_carrier", "gold.dim_airline"))
     (folder / "models/gold/dim_carrier.sql").unlink()
+    edit(developer, "models/gold/dim_plane.sql", ("'Planes.'", "'Aeroplanes.'"))
     plan = plan_environment(developer, "added")
     assert plan.environment.state == "ready", plan.environment.reasons
-    assert kinds(plan) == {"gold.dim_airline": "added", "gold.dim_carrier": "removed"}
+    described = {"gold.dim_plane": "described"}
+    assert kinds(plan) == {"gold.dim_airline": "added", "gold.dim_carrier": "removed"} | described
+    assert {gate.name for gate in plan.gates} >= {"audits of gold.dim_airline", "audits of gold.dim_plane"}
     assert plan.diffs == ()
     assert plan.tables == {"gold.dim_airline": ("added__gold.dim_airline", 0)}
 

@@ -1,14 +1,19 @@
 """Promotions and rollbacks of models, and two developers at once, on a real lake."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyiceberg.catalog import Catalog
 
 from freshdata.environments.plan import plan_environment
-from freshdata.environments.promote import promote, rollback
-from freshdata.environments.records import read_environment
-from freshdata.errors import DeploymentError
+from freshdata.environments.promote import follow_files, promote, rollback
+from freshdata.environments.records import drop_environment, read_environment, read_environments
+from freshdata.errors import DeploymentError, TransformError
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.settings import Settings
 from freshdata.transform.manifest import load_manifest
@@ -20,6 +25,7 @@ from tests.developers import (
     DAY,
     FLIGHTS,
     ROUTES,
+    SHARE,
     add_worst,
     checkout,
     edit,
@@ -126,14 +132,92 @@ def test_one_model_goes_back_and_what_is_downstream_follows(production: Settings
 def test_a_model_that_others_need_does_not_go_back(production: Settings, catalog: Catalog) -> None:
     plan_environment(production, "mine")
     edit(
-        production,
-        "models/silver/flight_events.sql",
-        ("  dep_delay, --", "  dep_delay, -- Departure delay.\n  2 * dep_delay AS twice, --"),
+        production, "models/silver/flight_events.sql", ("  dep_delay, --", "  dep_delay, -- Delay.\n  'x' AS mark, --")
     )
-    edit(production, "models/gold/carrier_day.sql", ("END) AS dep_delay", "END) AS dep_delay, MAX(twice) AS twice"))
-    edit(production, "models/gold/carrier_day.sql", ("AVG(dep_delay)", "AVG(twice)"))
+    edit(production, "models/gold/carrier_day.sql", (SHARE, "  MAX(mark)::TEXT AS mark, -- Mark.\n" + SHARE))
+    edit(
+        production,
+        "models/gold/carrier_day.sql",
+        ("    sched_dep_time,\n    MAX", "    sched_dep_time,\n    MAX(mark) AS mark,\n    MAX"),
+    )
     tests = production.working_models_dir / "tests" / "test_carrier_day.yaml"
-    tests.write_text(tests.read_text().replace("arr_delay: null}", "twice: 4, arr_delay: null}"))
+    tests.write_text(
+        tests.read_text()
+        .replace("event_type:", "mark: x, event_type:")
+        .replace("on_time_share:", "mark: x, on_time_share:")
+    )
     plan = plan_environment(production, "mine")
-    reasons = " ".join(plan.environment.reasons)
-    assert "unit tests" in reasons
+    assert plan.environment.state == "ready", plan.environment.reasons
+    promote(production, "mine")
+    before = heads(catalog)
+    with pytest.raises(TransformError, match="mark"):
+        rollback(production, FLIGHTS)
+    assert heads(catalog) == before
+    assert {row["mark"] for row in rows(catalog, CARRIERS)} == {"x"}
+    assert len(read_versions(production)) == 2
+
+
+def test_two_people_work_side_by_side(
+    production: Settings, catalog: Catalog, tmp_path: Path, environment: Callable[[Settings], dict[str, str]]
+) -> None:
+    ann, bob = (checkout(tmp_path / name, production.home) for name in ("ann", "bob"))
+    add_worst(ann)
+    edit(
+        bob,
+        "models/gold/route_day.sql",
+        ("  MAX(distance)::INT AS distance -- Distance in miles.", "  MAX(distance)::DOUBLE AS distance -- Miles."),
+    )
+    before = heads(catalog)
+
+    def start(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "freshdata.cli", *arguments]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(line, env=environment(settings) | {"COLUMNS": "150"}, **pipes)
+
+    def run(settings: Settings, *arguments: str) -> tuple[int | None, str, str]:
+        with start(settings, *arguments) as process:
+            output, errors = process.communicate(timeout=280)
+        return process.returncode, output, errors
+
+    plans = [start(ann, "plan", "ann", "--json"), start(bob, "plan", "bob", "--json")]
+    told = [process.communicate(timeout=280) for process in plans]
+    assert [process.returncode for process in plans] == [0, 0], told
+    columns, types = (json.loads(output) for output, _ in told)
+    assert [change["model"] for change in columns["changes"]] == [CARRIERS]
+    assert [change["breaking"] for change in types["changes"]] == [["column distance changes from INT to DOUBLE"]]
+    assert columns["diffs"][0]["added_columns"] == {"worst": "INTEGER"}
+    assert own_tables(catalog, "ann") == {f"ann__{CARRIERS}"}
+    assert own_tables(catalog, "bob") == {f"bob__{ROUTES}"}
+    assert heads(catalog) == before
+    assert {one.name: one.state for one in read_environments(production)} == {"ann": "ready", "bob": "ready"}
+
+    theirs = load_table(catalog, f"bob__{ROUTES}").current_snapshot()
+    code, output, errors = run(ann, "promote", "ann")
+    assert (code, errors) == (0, ""), output
+    assert "ann is production now" in output
+    assert moved(before, heads(catalog)) == {CARRIERS}
+    assert load_table(catalog, f"bob__{ROUTES}").current_snapshot() == theirs
+    code, _, errors = run(bob, "promote", "bob")
+    assert code == 1
+    assert "production has moved on since the plan" in " ".join(errors.split())
+
+    add_worst(bob)  # What Bob's version control would do: take in what Ann promoted.
+    code, output, errors = run(bob, "plan", "bob")
+    assert (code, errors) == (0, ""), output
+    assert "bob is ready" in output
+    assert CARRIERS not in output
+    assert promote(bob, "bob").failures == {}
+    table = load_table(catalog, ROUTES)
+    assert str(table.schema().find_type("distance")) == "double"
+    assert {row["distance"] for row in rows(catalog, ROUTES)} == {1400.0}
+    rollback(bob, ROUTES)
+    assert {row["distance"] for row in rows(catalog, ROUTES)} == {1400}
+    assert str(load_table(catalog, ROUTES).schema().find_type("distance")) == "int"
+    assert worst(catalog) == [3, 3, 3]
+
+    assert drop_environment(ann, catalog, "ann") == [f"ann__{CARRIERS}"]
+    assert not own_tables(catalog, "ann")
+    assert not list((production.home / "warehouse").glob("ann__*/*"))
+    assert [one.name for one in read_environments(production)] == ["bob"]
+    follow_files(production)
+    assert production.models_dir == production.working_models_dir

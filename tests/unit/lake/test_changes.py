@@ -21,6 +21,7 @@ from freshdata.lake.changes import (
     is_ancestor,
     new_rows,
     touched_dates,
+    was_rolled_back,
 )
 from freshdata.lake.cursors import Cursor, Mark
 from freshdata.settings import Settings
@@ -172,6 +173,17 @@ def test_rows_read_again_after_a_roll_back_are_not_taken_for_all_news(table: Tab
     table.manage_snapshots().rollback_to_snapshot(kept).commit()
     append(table, (SECOND, "b"), (THIRD, "c"))
     assert appended_since(table, seen) is None
+
+
+def test_rows_of_the_same_number_that_were_rolled_back_are_not_taken_for_no_change(table: Table) -> None:
+    kept = append(table, (FIRST, "a"))
+    table.overwrite(pa.Table.from_pylist([{"day": FIRST, "key": "b"}], schema=table.schema().as_arrow()))
+    seen = mark(table)
+    table.manage_snapshots().rollback_to_snapshot(kept).commit()
+    assert appended_since(table, seen) == []
+    assert was_rolled_back(table, seen)
+    append(table, (SECOND, "c"))
+    assert was_rolled_back(table, seen)
 
 
 def test_neighbouring_days_make_one_range() -> None:
