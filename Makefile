@@ -47,12 +47,15 @@ $(VENV)/.complete: uv.lock pyproject.toml pom.xml scripts/setup.sh
 	@bash scripts/setup.sh $(VENV) $(PYTHON)
 
 .PHONY: lint
-lint: setup ## Format check, lint, contract lint
+lint: setup ## Format check, lint, contract lint, model lint
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@for contract in contracts/*.odcs.yaml; do \
 	  $(BIN)/datacontract lint --no-inline-references $$contract >/tmp/contract-lint.$$$$ 2>&1 \
 	    || { cat /tmp/contract-lint.$$$$; rm -f /tmp/contract-lint.$$$$; exit 1; }; done; rm -f /tmp/contract-lint.$$$$
+	@home=$$(mktemp -d); \
+	  FRESHDATA_HOME=$$home $(BIN)/sqlmesh --log-file-dir $$home -p sqlmesh_models lint >$$home/lint.txt 2>&1 \
+	    || { cat $$home/lint.txt; rm -rf $$home; exit 1; }; rm -rf $$home
 	@echo "lint: clean"
 
 .PHONY: types

@@ -162,7 +162,8 @@ def _show_changes(output: "Console", changes: "Iterable[ModelChange]", tables: d
     from rich.syntax import Syntax
     from rich.table import Table
 
-    shown = Table("model", "", "breaking", "Dagster asset", "owner", "its table", header_style="bold")
+    shown = Table("model", "", "breaking", "Dagster asset", "owner", header_style="bold")
+    shown.add_column("its table", overflow="fold")
     shown.add_column("rows", justify="right")
     for change in changes:
         table, rows = tables.get(change.model, ("", None))

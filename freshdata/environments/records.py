@@ -61,9 +61,9 @@ def environment_settings(settings: Settings, name: str) -> Settings:
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise DeploymentError(
             name,
-            "is no name for an environment",
-            [f"at most {LONGEST_NAME} lower-case letters and digits, in words joined by single underscores, are"],
-            remedy="Choose another, for example your own.",
+            "has a name that none can have",
+            [f"it must be lower-case letters and digits, with single underscores between, at most {LONGEST_NAME}"],
+            remedy="Choose another, for example your own in lower case.",
         )
     return settings.for_home(settings.home / "environments" / name)
 

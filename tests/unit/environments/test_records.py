@@ -9,7 +9,7 @@ from freshdata.settings import Settings
 
 @pytest.mark.parametrize("name", ["", "Ann", "../ann", "ann__x", "_ann", "ann_", "1ann", "ann.b", "a" * 41])
 def test_a_name_that_could_be_taken_for_another_is_refused(instance: Settings, name: str) -> None:
-    with pytest.raises(DeploymentError, match="no name for an environment"):
+    with pytest.raises(DeploymentError, match="a name that none can have"):
         environment_settings(instance, name)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlmesh import Context
+from syrupy.assertion import SnapshotAssertion
 
 from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
@@ -64,6 +65,19 @@ def test_every_model_is_described(manifest: dict[str, ModelInfo]) -> None:
 def test_carrier_day_has_exactly_its_columns(manifest: dict[str, ModelInfo]) -> None:
     assert set(manifest["gold.carrier_day"].columns) == GOLD_DAY | {"on_time_share"}
     assert manifest["gold.carrier_day"].partition_column == "flight_date"
+
+
+def test_every_model_has_exactly_the_columns_it_had(
+    manifest: dict[str, ModelInfo], snapshot: SnapshotAssertion
+) -> None:
+    assert {model.name: model.columns for model in manifest.values()} == snapshot
+
+
+def test_every_model_has_a_test_of_its_rows(context: Context) -> None:
+    tested = {test.model_name: test.body["outputs"] for test in context.select_tests()}
+    for name, model in context.models.items():
+        if model.kind.name != "EXTERNAL":
+            assert tested[name].get("query", {}).get("rows"), name
 
 
 def test_lineage_leads_to_the_columns_upstream(manifest: dict[str, ModelInfo]) -> None:
