@@ -90,13 +90,13 @@ class EnvironmentCatalog(Catalog):
         return self._catalog.commit_table(own, requirements, updates)
 
     def drop_table(self, identifier: str | Identifier) -> None:
-        """Drop a table of the environment's.
+        """Drop a table of the environment's, with its files: nobody else's history leads to them.
 
         Raises:
             LakeError: the table is production's.
         """
         self._refuse_frozen(identifier)
-        self._catalog.drop_table(self._own(identifier))
+        self._catalog.purge_table(self._own(identifier))
 
     def list_tables(self, namespace: str | Identifier) -> list[Identifier]:
         """The tables of a namespace that the environment sees."""

@@ -23,6 +23,7 @@ from freshdata.errors import DeploymentError, TransformError
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.cursors import read_cursor
 from freshdata.lake.snapshots import commit_on_head
+from freshdata.lake.tags import create_tag, drop_tag, list_tags
 from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
 from freshdata.transform.manifest import ModelInfo, load_manifest
@@ -230,19 +231,12 @@ def _heads(catalog: Catalog, tables: list[str]) -> dict[str, tuple[int, int]]:
 
 def _tag(catalog: Catalog, version: Version) -> None:
     """Keep the rows from before a version, and no longer those from before the versions before it."""
-    from freshdata.transform.engine import retry_conflicts
-
     for name, (snapshot_id, _) in version.heads.items():
-
-        def commit(name: str = name, snapshot_id: int = snapshot_id) -> None:
-            table = load_table(catalog, name)
-            change = table.manage_snapshots()
-            for tag in table.refs():
-                if tag.startswith(TAG):
-                    change.remove_tag(tag)
-            change.create_tag(snapshot_id, TAG + version.fingerprint).commit()
-
-        retry_conflicts(commit)
+        table = catalog.load_table(name)
+        for tag in list_tags(table):
+            if tag.name.startswith(TAG):
+                drop_tag(table, tag.name)
+        create_tag(table, TAG + version.fingerprint, snapshot_id=snapshot_id)
 
 
 def _rewind(catalog: Catalog, info: ModelInfo, head: tuple[int, int] | None) -> bool:

@@ -122,12 +122,12 @@ def drop_tables(catalog: Catalog, name: str) -> list[str]:
         if not namespace[0].startswith(name + SEPARATOR):
             continue
         for table in catalog.list_tables(namespace):
-            location = urlparse(catalog.load_table(table).location())
             catalog.purge_table(table)
-            if location.scheme == "file":  # Folders that hold nothing.
-                shutil.rmtree(unquote(location.path), ignore_errors=True)
             dropped.append(".".join(table))
         catalog.drop_namespace(namespace)
+        warehouse = urlparse(catalog.properties.get("warehouse", ""))
+        if warehouse.scheme == "file":  # Its folders are left, empty.
+            shutil.rmtree(Path(unquote(warehouse.path), *namespace), ignore_errors=True)
     return sorted(dropped)
 
 
