@@ -94,6 +94,10 @@ bench-commits: setup ## What a commit costs as a table grows old (ARGS="--commit
 bench-clustering: setup ## What a selective query reads before and after a compaction, about 5 minutes
 	@$(BIN)/python -m benchmarks.clustering $(ARGS)
 
+.PHONY: bench-merge
+bench-merge: setup ## Incremental merges against their peers, and live runs as tables grow (ARGS="--rows 100000")
+	@$(BIN)/python -m benchmarks.merge $(ARGS)
+
 .PHONY: format
 format: setup ## Format the code
 	@$(BIN)/ruff format .

@@ -1,12 +1,8 @@
 """The contenders on the JVM: Flink SQL, and the Apache Iceberg sink of Kafka Connect."""
 
-import hashlib
 import os
-import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,11 +11,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.ingest.measure import Contender, Job, Setup
 from benchmarks.ingest.tables import Summary, hadoop_head
-from freshdata.errors import PrerequisiteError
+from benchmarks.jars import fetched, from_maven, run
 from freshdata.services.kafka import client_config
-from freshdata.services.prerequisites import MAVEN_OPTS, find_java
+from freshdata.services.prerequisites import find_java
 from freshdata.services.processes import Program, free_port
-from freshdata.settings import Settings
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "jvm"
@@ -59,33 +54,17 @@ def jars(name: str) -> Path:
     Raises:
         PrerequisiteError: they cannot be fetched.
     """
-    source = SOURCES / "requirements.txt" if name == "flink-dist" else HERE / "pom.xml"
-    folder = Settings().root / "bench-jars" / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
-            fetched = Path(scratch, "jars")
-            if name == "flink-dist":
-                _from_pypi(source, Path(scratch), fetched)
-            else:
-                _from_maven(source, name, fetched)
-            fetched.rename(folder)
-    return folder
-
-
-def _from_maven(pom: Path, profile: str, target: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise PrerequisiteError("mvn", "Maven was not found.", remedy="Install Maven.")
-    command = [maven, "-q", "-B", "-f", str(pom), "-P", profile, "dependency:copy-dependencies"]
-    environment = {**os.environ, "MAVEN_OPTS": os.environ.get("MAVEN_OPTS", MAVEN_OPTS)}
-    _run("mvn", [*command, "-DincludeScope=runtime", f"-DoutputDirectory={target}"], environment)
+    if name == "flink-dist":
+        requirements = SOURCES / "requirements.txt"
+        return fetched(name, requirements, lambda scratch, target: _from_pypi(requirements, scratch, target))
+    pom = HERE / "pom.xml"
+    return fetched(name, pom, lambda _, target: from_maven(pom, target, "-P", name))
 
 
 def _from_pypi(requirements: Path, scratch: Path, target: Path) -> None:
     options = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes", "-q")
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch), "-r", str(requirements)]
-    _run("pip", command, dict(os.environ))
+    run("pip", command, dict(os.environ))
     target.mkdir()
     [archive] = scratch.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -94,14 +73,6 @@ def _from_pypi(requirements: Path, scratch: Path, target: Path) -> None:
             if path.suffix == ".jar" and path.parent.name == "lib":
                 member.name = path.name
                 tar.extract(member, target, filter="data")
-
-
-def _run(program: str, command: list[str], environment: dict[str, str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if result.returncode:
-        told = [line for line in (result.stdout + result.stderr).splitlines() if "ERROR" in line]
-        reason = told[0] if told else f"exit code {result.returncode}"
-        raise PrerequisiteError(program, f"{reason[:300]}", remedy=f"Try `{' '.join(command)}`.")
 
 
 def _java(setup: Setup, classpath: list[Path], *arguments: str) -> Program:

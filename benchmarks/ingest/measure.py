@@ -4,18 +4,16 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from benchmarks.ingest.events import Topic
 from benchmarks.ingest.tables import Head, Summary, current_snapshot, distinct
+from benchmarks.usage import Usage
 from freshdata.services.processes import Child, Program
 from freshdata.settings import Settings
 
 POLL = 0.1  # seconds
-TREE_EVERY = 0.25  # seconds between two looks at the process tree and its memory
 TIMEOUT = 900.0  # seconds a run may take
 WARM_UP = 0.1  # share of the work after which a JVM has compiled what matters
 
@@ -141,46 +139,6 @@ class Run:
     def per_cpu(self) -> float:
         """Events a processor second."""
         return self.events / self.cpu if self.cpu else 0.0
-
-
-@dataclass
-class Usage:
-    """Processor time and memory of some processes and their children, dead ones included."""
-
-    roots: list[int]
-    peak: int = 0
-    _seen: dict[tuple[int, float], float] = field(default_factory=dict)
-    _tree: list[psutil.Process] = field(default_factory=list)
-    _due: float = 0.0
-
-    def sample(self) -> float:
-        """Processor seconds used so far."""
-        if time.monotonic() >= self._due:
-            self._look_around()
-        for process in self._tree:
-            try:
-                times = process.cpu_times()
-                self._seen[process.pid, process.create_time()] = times.user + times.system
-            except psutil.Error:
-                continue
-        return sum(self._seen.values())
-
-    def _look_around(self) -> None:
-        self._due = time.monotonic() + TREE_EVERY
-        tree: list[psutil.Process] = []
-        memory = 0
-        for root in self.roots:
-            try:
-                process = psutil.Process(root)
-                tree += [process, *process.children(recursive=True)]
-            except psutil.Error:
-                continue
-        for process in tree:
-            try:
-                memory += process.memory_full_info().pss
-            except psutil.Error:
-                continue
-        self._tree, self.peak = tree, max(self.peak, memory)
 
 
 def start_all(stack: ExitStack, programs: dict[str, Program], logs: Path) -> list[Child]:
