@@ -170,7 +170,6 @@ class SnapshotWriter:
         return self.table.location_provider().new_metadata_location(name)
 
 
-<<<<<<< HEAD
 class AssertUntagged(ValidatableTableRequirement):
     """No tag or branch is on some snapshots: to remove them would silently remove it too.
 
@@ -190,7 +189,8 @@ class AssertUntagged(ValidatableTableRequirement):
         refs = base_metadata.refs if base_metadata else {}
         if found := [name for name, ref in refs.items() if ref.snapshot_id in self.snapshot_ids]:
             raise CommitFailedException(f"Requirement failed: there are refs on snapshots to be removed: {found}")
-=======
+
+
 class _DeleteManifestWriter(ManifestWriterV2):
     """Writes a manifest of delete files; PyIceberg's own writers know data files only."""
 
@@ -200,7 +200,6 @@ class _DeleteManifestWriter(ManifestWriterV2):
     @property
     def _meta(self) -> dict[str, str]:
         return {**super()._meta, "content": "deletes"}
->>>>>>> af33ccf (Small and half-deleted files are rewritten as few, clustered ones, beside any number of writers)
 
 
 def remove_snapshots(table: Table, snapshot_ids: list[int]) -> None:
