@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from freshdata.contracts.loader import contract_text, version_key
-from freshdata.contracts.model import Column, Contract, StreamRules
+from freshdata.contracts.model import Column, Contract, Operations, StreamRules
+from freshdata.contracts.operations import KINDS
 from freshdata.errors import EvolutionError
 
 # What the rows that are stored already rest on: attribute of the rules, its name in the contract, and the reason.
@@ -29,7 +30,7 @@ FIXED = {
     "version_field": ("versionField", "repeats of the events stored so far would not be recognised"),
 }
 NARROWED = "events that were right would go to quarantine"
-JUDGED_APART = {"unknown_fields", "max_future", "enrichments"}
+JUDGED_APART = {"unknown_fields", "max_future", "enrichments", "operations"}
 REMEDY = (
     "`freshdata contract diff {name}` compares the file with what is published. What cannot stay as it is becomes a "
     "new optional field beside it, or a new stream: a contract with another name and topic."
@@ -206,6 +207,7 @@ def _rule_changes(before: StreamRules, after: StreamRules) -> Iterator[Change]:
             "maxFuture", "limit", f"{before.max_future} becomes {after.max_future}{why}", compatible=not narrowed
         )
     yield from _enrichment_changes(before, after)
+    yield from _operation_changes(before.operations, after.operations)
 
 
 def _enrichment_changes(before: StreamRules, after: StreamRules) -> Iterator[Change]:
@@ -221,3 +223,26 @@ def _enrichment_changes(before: StreamRules, after: StreamRules) -> Iterator[Cha
     for name, enrichment in old.items():
         if enrichment != new.get(name, enrichment):
             yield Change(name, "enrichment", f"comes from {new[name].lookup} in another way from now on")
+
+
+def _operation_changes(before: Operations | None, after: Operations | None) -> Iterator[Change]:
+    # Silver is rebuilt from the stored rows when what deletes has changed: what they mean must not change with it.
+    if before is None or after is None:
+        if after is not None:
+            yield Change("operations", "setting", f"{after.field} says from now on what an event does")
+        elif before is not None:
+            yield _refused("operations", "removed", "the stored deletes would count as rows")
+        return
+    if before.field != after.field:
+        reason = f"{before.field} cannot become {after.field}: the stored rows say in the former what they do"
+        yield _refused("operations", "field", reason)
+        return
+    old, new = ({value: kind for kind in KINDS for value in getattr(side, kind)} for side in (before, after))
+    for value in [value for value in old if new.get(value, old[value]) != old[value]]:
+        reason = f"{value!r} cannot become {new[value]}: the stored rows mean {old[value]} by it"
+        yield _refused("operations", "values", reason)
+    for value in [value for value in new if value not in old]:
+        yield Change("operations", "values", f"{value!r} is a new {new[value]}")
+    if before.delete_mode != after.delete_mode:
+        reason = f"{before.delete_mode} becomes {after.delete_mode}: Silver is rebuilt"
+        yield Change("operations", "deleteMode", reason)

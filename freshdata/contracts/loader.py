@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
 from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
+from freshdata.contracts.operations import read_operations
 from freshdata.errors import ContractError
 
 SUFFIX = ".odcs.yaml"
@@ -240,6 +241,7 @@ class _Reader:
             freshness=self.sla("freshness"),
             idle_after=self.duration("tenantIdleAfter", "P7D"),
             enrichments=self.enrichments(columns),
+            operations=read_operations(self.file, self.custom.get("operations"), columns),
         )
         self.check(rules, columns)
         return rules

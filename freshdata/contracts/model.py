@@ -63,6 +63,25 @@ class Validity:
 
 
 @dataclass(frozen=True)
+class Operations:
+    """Which of a stream's events insert, update and delete the row of their key.
+
+    Attributes:
+        field: Column that holds an event's operation.
+        insert: Its values that insert a row.
+        update: Its values that change one.
+        delete: Its values that delete one.
+        delete_mode: Whether Silver removes a deleted row (``hard``), or keeps and flags it (``soft``).
+    """
+
+    field: str
+    insert: tuple[str, ...]
+    update: tuple[str, ...]
+    delete: tuple[str, ...]
+    delete_mode: Literal["hard", "soft"]
+
+
+@dataclass(frozen=True)
 class CommitPolicy:
     """When a worker commits what it holds: at the first limit that is reached.
 
@@ -115,6 +134,7 @@ class StreamRules:
         freshness: SLA: the newest event of each tenant may be this old.
         idle_after: A tenant silent for longer counts as idle, not as late.
         enrichments: Lookup columns the worker adds.
+        operations: Which events insert, update and delete; None when none of them says.
     """
 
     topic: str
@@ -140,6 +160,7 @@ class StreamRules:
     freshness: timedelta
     idle_after: timedelta
     enrichments: tuple[Enrichment, ...]
+    operations: Operations | None
 
 
 @dataclass(frozen=True)

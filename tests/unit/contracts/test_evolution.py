@@ -195,6 +195,39 @@ def test_versions_are_ordered_by_number(version):
         version(number="next")
 
 
+OPERATIONS = "{field: state, update: [new], delete: [paid]}"
+FUTURE = "- {property: maxFuture"
+OPERATION_CHANGES = [
+    ("", OPERATIONS, "operations: setting: state says", True),
+    (OPERATIONS, "{field: state, update: [new], delete: [paid], deleteMode: soft}", "operations: deleteMode: hard becomes soft", True),
+    (OPERATIONS, "{field: state, update: [new, sent], delete: [paid]}", "operations: values: 'sent' is a new update", True),
+    (OPERATIONS, "", "operations: removed: the stored deletes would count as rows", False),
+    (OPERATIONS, "{field: state, insert: [new], delete: [paid]}", "operations: values: 'new' cannot become insert", False),
+    (OPERATIONS, "{field: kind, update: [new], delete: [paid]}", "operations: field: state cannot become kind", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "reason", "compatible"), OPERATION_CHANGES)
+def test_what_the_stored_rows_say_they_do_stays_so(tmp_path, before, after, reason, compatible):
+    path = tmp_path / "orders.odcs.yaml"
+    kind = f"      - {{name: kind, logicalType: string, physicalType: string, required: true, enum: {STATES}}}\n"
+
+    def read(operations, number):
+        text = CONTRACT.replace("version: 1.4.0", f"version: {number}").replace(LAST, kind + LAST)
+        if "sent" in operations:
+            text = text.replace(STATES, STATES.replace("]", ", {value: sent}]"))
+        if operations:
+            text = text.replace(FUTURE, f"- {{property: operations, value: {operations}}}\n      {FUTURE}")
+        path.write_text(text)
+        return load_contract(path)
+
+    changes = [
+        change for change in compare(read(before, "1.4.0"), read(after, "1.5.0")) if change.field == "operations"
+    ]
+    assert [change.compatible for change in changes] == [compatible]
+    assert described(changes[0]).startswith(reason)
+
+
 TYPES = [pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.date32(), pa.timestamp("us"),
          pa.timestamp("us", "UTC"), pa.decimal128(9, 2), pa.decimal128(12, 2), pa.decimal128(9, 3)]  # fmt: skip
 

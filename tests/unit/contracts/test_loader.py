@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from freshdata.contracts import load_contract, load_contracts
-from freshdata.contracts.model import CommitPolicy
+from freshdata.contracts.model import CommitPolicy, Operations
 from freshdata.errors import ContractError
 from freshdata.settings import PROJECT
 
@@ -14,6 +14,10 @@ FLIGHTS = (PROJECT / "contracts" / "flight_events.odcs.yaml").read_text()
 
 
 TENANTS = "{property: tenantPartition, value: tenant}"
+
+
+def operations(value):
+    return f"{{property: operations, value: {{{value}}}}}"
 
 
 def edited(tmp_path, old, new):
@@ -61,6 +65,14 @@ def test_everything_is_derived_from_the_contract(contracts):
         (TENANTS, "{property: commitPolicy, value: {maxAge: PT0S}}", "above zero"),
         (TENANTS, "{property: commitPolicy, value: {maxAge: PT5S, maxIdleAge: PT1S}}", "at most maxIdleAge"),
         (TENANTS, "{property: partitionIdleAfter, value: soon}", "ISO 8601"),
+        (TENANTS, "{property: operations, value: [cancelled]}", "Write {field: FIELD"),
+        (TENANTS, operations("field: event_type, delete: cancelled"), "Quote its values"),
+        (TENANTS, operations("field: event_type, delete: [1]"), "Quote its values"),
+        (TENANTS, operations("field: op, delete: [cancelled]"), "no required string"),
+        (TENANTS, operations("field: tailnum, delete: [cancelled]"), "no required string"),
+        (TENANTS, operations("field: event_type, delete: [cancelled], deleteMode: both"), "Use hard or soft"),
+        (TENANTS, operations("field: event_type, insert: [departed], delete: [cancelled]"), "List each value"),
+        (TENANTS, operations("field: event_type, update: [cancelled, arrived, departed], delete: []"), "List each"),
         ("property: freshness, value: 48, unit: h", "property: freshness, value: 48, unit: moons", "unit"),
         ("primaryKey: true", "primaryKey: false", "primary key"),
         ("schema:", "schemas:", "cannot be read"),
@@ -113,3 +125,12 @@ def test_a_stream_says_when_its_worker_commits_and_the_rest_has_defaults(tmp_pat
 def test_a_long_age_is_the_age_of_small_commits_too(tmp_path):
     rules = load_contract(edited(tmp_path, TENANTS, "{property: commitPolicy, value: {maxAge: PT1M}}")).rules
     assert rules.commit.max_idle_age == timedelta(minutes=1)
+
+
+def test_a_stream_says_which_events_insert_update_and_delete(tmp_path):
+    given = operations("field: event_type, insert: [departed], update: [arrived], delete: [cancelled]")
+    rules = load_contract(edited(tmp_path, TENANTS, given)).rules
+    assert rules.operations == Operations("event_type", ("departed",), ("arrived",), ("cancelled",), "hard")
+    given = operations("field: event_type, update: [departed, arrived], delete: [cancelled], deleteMode: soft")
+    rules = load_contract(edited(tmp_path, TENANTS, given)).rules
+    assert rules.operations == Operations("event_type", (), ("departed", "arrived"), ("cancelled",), "soft")
