@@ -48,4 +48,5 @@ def read_operations(file: str, given: Any, columns: dict[str, Column]) -> Operat
             f"operations names {', '.join(named)}, the enum of {column.name} {', '.join(map(str, column.enum))}.",
             remedy="List each value of the field's enum once, under insert, update or delete.",
         )
-    return Operations(column.name, *(tuple(values[kind]) for kind in KINDS), delete_mode=mode)
+    insert, update, delete = (tuple(values[kind]) for kind in KINDS)
+    return Operations(column.name, insert, update, delete, mode)

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from freshdata.errors import TransformError
+from freshdata.lake.catalog import CATALOG_NAME
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import AuditResult
 from freshdata.transform.slices import SLICE, Slice
@@ -13,6 +14,7 @@ from freshdata.transform.slices import SLICE, Slice
 if TYPE_CHECKING:
     from sqlglot import exp
     from sqlmesh import Context
+    from sqlmesh.core.model import Model
     from sqlmesh.core.snapshot import Snapshot
 
 
@@ -88,15 +90,48 @@ class Evaluation:
         )
 
     def query(self, info: ModelInfo, first: date, last: date) -> "exp.Query":
-        """A model's query over some days.
+        """The rows that a model's table holds of some days, made from its upstream tables.
 
         Raises:
             TransformError: it cannot be rendered.
         """
+        from sqlglot import exp
+
+        model = self._snapshots[info.name].model
+        columns = model.columns_to_types_or_raise
+        if not getattr(model.kind, "moves", False):
+            return _stored(model, self._rendered(info, self._span(first, last)))
+        # The newest version of a key may lie in another day than an older one: only all of them together tell.
+        rows = _stored(model, self._rendered(info, self._ever()))
+        day = model.time_column.column
+        limits = (exp.cast(exp.Literal.string(limit.isoformat()), "date") for limit in (first, last))
+        names = [exp.column(name, quoted=True) for name in columns]
+        return exp.select(*names).from_(rows.subquery("r")).where(day.between(*limits))
+
+    def remember_deletes(self, info: ModelInfo) -> None:
+        """Have a model's table of deletes, if it has one, hold what was deleted by now, and nothing else."""
+        from freshdata.transform.deletes import remember
+        from freshdata.transform.exchange import marked
+
+        model = self._snapshots[info.name].model
+        if (removes := getattr(model.kind, "removes", None)) is None:
+            return
+        columns = model.columns_to_types_or_raise
+        rows = marked(self._rendered(info, self._ever()), tuple(columns), removes)
+        table = model.kind.keyed(f"{CATALOG_NAME}.{info.name}", columns)
+        with _explained(info):
+            remember(self._context.engine_adapter, table, model.time_column.column, rows, whole=True)
+
+    def _rendered(self, info: ModelInfo, span: dict[str, Any]) -> "exp.Query":
         query: exp.Query = self._snapshots[info.name].model.render_query_or_raise(
-            **self._span(first, last), engine_adapter=self._context.engine_adapter
+            **span, engine_adapter=self._context.engine_adapter
         )
         return query
+
+    def _ever(self) -> dict[str, Any]:
+        from freshdata.transform.materializations import EVER
+
+        return self._span(date.min, date.max) | EVER
 
     def _span(self, first: date, last: date) -> dict[str, Any]:
         from sqlmesh.core.snapshot import DeployabilityIndex
@@ -108,6 +143,11 @@ class Evaluation:
             "snapshots": {snapshot.name: snapshot for snapshot in self._snapshots.values()},
             "deployability_index": DeployabilityIndex.all_deployable(),
         }
+
+
+def _stored(model: "Model", query: "exp.Query") -> "exp.Query":
+    stored = getattr(model.kind, "stored", None)
+    return stored(query, model.columns_to_types_or_raise) if stored else query
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class ModelInfo:
         layer: Its schema, for example ``gold``.
         description: What one row is.
         owner: Owning team.
-        kind: ``merge_by_key``, ``overwrite_changed_partitions`` or ``full``.
+        kind: ``merge_by_key``, ``overwrite_changed_partitions``, ``scd2`` or ``full``.
         partition_column: Date column of its daily partitions, or None.
         columns: Column to SQL type, in order.
         column_descriptions: Column to description.

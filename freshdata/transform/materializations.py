@@ -16,24 +16,32 @@ from sqlmesh.core.model import CustomKind, TimeColumn  # noqa: TID253 - as above
 from sqlmesh.utils.date import make_inclusive, to_date  # noqa: TID253 - as above.
 from sqlmesh.utils.errors import ConfigError  # noqa: TID253 - as above.
 
+from freshdata.transform.deletes import deletes_table, remember, remembered
+from freshdata.transform.exchange import (
+    SOURCE,
+    TARGET,
+    Columns,
+    KeyedTable,
+    column,
+    marked,
+    newer,
+    of_target,
+    overwrite,
+    take_newer,
+    without,
+)
 from freshdata.transform.slices import SLICE, Slice
 
 if TYPE_CHECKING:
     from sqlmesh.core.model import Model
 
-TARGET, SOURCE = "__MERGE_TARGET__", "__MERGE_SOURCE__"
+MOST_DAYS = 1000  # Of a list of days in a query.
+# What a query's days are rendered as when it must see all rows of a key, wherever they lie.
+EVER = {"start": "1900-01-01", "end": "2200-12-31"}
 
 
-class DailyKind(CustomKind):  # type: ignore[misc]
-    """A model in daily partitions, named by ``materialization_properties (date_column = ...)``.
-
-    The time column makes SQLMesh's audits look only at the days of the run, not at the whole table.
-    """
-
-    @property
-    def time_column(self) -> TimeColumn:
-        """The date column that the table is partitioned by."""
-        return TimeColumn(column=exp.column(self.property_names("date_column")[0], quoted=True), format="%Y-%m-%d")
+class KeyedKind(CustomKind):  # type: ignore[misc]
+    """A model that is described by ``materialization_properties``."""
 
     def property_names(self, name: str) -> tuple[str, ...]:
         """The column names in a materialization property.
@@ -44,8 +52,73 @@ class DailyKind(CustomKind):  # type: ignore[misc]
         value = self.materialization_properties.get(name)
         if value is None:
             raise ConfigError(f"materialization_properties lack {name}.")
+        value = value.unnest() if isinstance(value, exp.Paren) else value  # One column in parentheses is no tuple.
         columns = value.expressions if isinstance(value, exp.Tuple) else [value]
         return tuple(column.name if isinstance(column, exp.Expression) else str(column) for column in columns)
+
+    @property
+    def deleted(self) -> exp.Expression | None:
+        """The condition that marks a row as deleted; None when there is none.
+
+        Raises:
+            ConfigError: it is no column or expression.
+        """
+        value = self.materialization_properties.get("deleted")
+        if value is None:
+            return None
+        if not isinstance(value, exp.Expression):
+            raise ConfigError("deleted must be a boolean column or an expression in parentheses.")
+        marker: exp.Expression = value.copy()
+        for mentioned in marker.find_all(exp.Column):
+            mentioned.set("this", exp.to_identifier(mentioned.name, quoted=True))
+        return marker
+
+    def keyed(self, table: str, columns: Columns) -> KeyedTable:
+        """A table of the model's rows.
+
+        Raises:
+            ConfigError: the model lacks a property.
+        """
+        return KeyedTable(table, columns, self.property_names("unique_key"), self.property_names("version"))
+
+    def stored(self, query: exp.Query, columns: Columns) -> exp.Query:  # noqa: ARG002 - others need them.
+        """The rows that the table holds when it is made from the rows of a query."""
+        return query
+
+
+class DailyKind(KeyedKind):
+    """A model in daily partitions, named by ``materialization_properties (date_column = ...)``.
+
+    The time column makes SQLMesh's audits look only at the days of the run, not at the whole table.
+    """
+
+    @property
+    def time_column(self) -> TimeColumn:
+        """The date column that the table is partitioned by."""
+        return TimeColumn(column=exp.column(self.property_names("date_column")[0], quoted=True), format="%Y-%m-%d")
+
+    @property
+    def removes(self) -> exp.Expression | None:
+        """The condition that marks the rows to remove; None when deleted ones are kept, or there are none.
+
+        Raises:
+            ConfigError: ``delete_mode`` is neither hard nor soft.
+        """
+        value = self.materialization_properties.get("delete_mode", "hard")
+        mode = value.name if isinstance(value, exp.Expression) else value
+        if mode not in ("hard", "soft"):
+            raise ConfigError(f"delete_mode is {mode!r}. Use hard or soft.")
+        return self.deleted if mode == "hard" else None
+
+    @property
+    def moves(self) -> bool:
+        """Whether the row of a key may move from one day to another: the day is no part of the key."""
+        keyed = "unique_key" in self.materialization_properties
+        return keyed and self.time_column.column.name not in self.property_names("unique_key")
+
+    def stored(self, query: exp.Query, columns: Columns) -> exp.Query:
+        """The rows that the table holds when it is made from the rows of a query."""
+        return without(query, tuple(columns), self.removes)
 
 
 class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ignore[misc]
@@ -63,8 +136,13 @@ class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ign
         **kwargs: Any,
     ) -> None:
         """Carry out the slice that SQLMesh hands through ``render_kwargs``; see the base class."""
-        part = render_kwargs.get(SLICE) or Slice(ranges=(_interval(kwargs["start"], kwargs["end"]),))
-        self.take(table_name, _redirected(query_or_df, part.reads), model, render_kwargs, part)
+        part = render_kwargs.get(SLICE) or self.plain_slice(kwargs["start"], kwargs["end"])
+        self.take(table_name, query_or_df, model, render_kwargs, part)
+
+    def plain_slice(self, start: Any, end: Any) -> Slice:
+        """What a run by the plain ``sqlmesh`` command recomputes, which says nothing but its interval."""
+        first, last = make_inclusive(start, end)
+        return Slice(ranges=((to_date(first), to_date(last)),))
 
     def append(
         self, table_name: str, query_or_df: exp.Query, model: Model, render_kwargs: dict[str, Any], **kwargs: Any
@@ -75,73 +153,78 @@ class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ign
     def take(self, table: str, query: exp.Query, model: Model, render_kwargs: dict[str, Any], part: Slice) -> None:
         """Replace the slice's days by the query's rows."""
         columns, source_columns = self._get_target_and_source_columns(model, table, render_kwargs=render_kwargs)
-        queries, columns = self.adapter._get_source_queries_and_columns_to_types(  # noqa: SLF001 - no public way.
-            query, columns, target_table=table, source_columns=source_columns
-        )
-        self.adapter._insert_overwrite_by_condition(  # noqa: SLF001 - the public methods take only one range.
-            table, queries, columns, _within(model.kind.time_column.column, part)
-        )
+        where = _within(model.kind.time_column.column, part)
+        overwrite(self.adapter, table, query, columns, where=where, source_columns=source_columns)
 
 
 class MergeByKey(OverwriteChangedPartitions, CustomMaterialization[DailyKind]):  # type: ignore[misc]
     """Merges new rows by key, the newest version of a row winning; or replaces days, as the slice says.
 
     Properties: ``unique_key``, and ``version``: columns that order the versions of a row. A row that is there already
-    in that version is left alone, so merging the same rows again changes nothing.
+    in that version is left alone, so merging the same rows again changes nothing. A key without the day may move to
+    another day: its older row goes from wherever it is.
+
+    ``deleted`` is a condition on the model's columns that marks deleted rows. With ``delete_mode`` ``hard``, the
+    default, they are removed, and their keys and versions are remembered in a table beside, ``<table>__deletes``: an
+    older version that shows up after the delete finds it there. That table is written first, and all that it says stays
+    true, so a crash between the two commits is repaired by the next run. With ``soft`` they are rows like others.
     """
 
     NAME = "merge_by_key"
 
     def take(self, table: str, query: exp.Query, model: Model, render_kwargs: dict[str, Any], part: Slice) -> None:
         """Merge the query's rows, or replace the slice's days by them."""
-        if not part.merge:
-            super().take(table, query, model, render_kwargs, part)
+        kind, query = model.kind, redirected(query, part.reads)
+        whole = part.ranges is None
+        if kind.removes is None and (whole or part.merge or not kind.moves):
+            if part.merge:
+                self._merge(table, query, model, render_kwargs, part)
+            else:
+                super().take(table, query, model, render_kwargs, part)
             return
+        day = kind.time_column.column
+        columns, _ = self._get_target_and_source_columns(model, table, render_kwargs=render_kwargs)
+        stored = kind.keyed(table, columns)
+        replaced = None if whole or part.merge else _within(day, part)
+        rows: exp.Query = marked(query, tuple(columns), kind.removes)
+        if replaced is not None:
+            rows = exp.select("*").from_(rows.subquery("r")).where(replaced.copy())
+        # A key with its day in it has no row in another day; of one without, there is no telling.
+        within = None if kind.moves or part.ranges is None else _among(day, part.ranges)
+        if kind.removes is not None:
+            deletes = remember(self.adapter, stored, day, rows, within=within, whole=whole)
+            rows = remembered(rows, deletes, within)
+        if part.merge or (kind.moves and not whole):
+            take_newer(self.adapter, stored, rows, within=within, replaced=replaced)
+        else:
+            super().take(table, kind.stored(query, columns), model, render_kwargs, part)
+
+    def delete(self, name: str, **kwargs: Any) -> None:
+        """Drop a table that SQLMesh needs no more, and the deletes beside it."""
+        super().delete(name, **kwargs)
+        self.adapter.drop_table(deletes_table(name))
+
+    def _merge(self, table: str, query: exp.Query, model: Model, render_kwargs: dict[str, Any], part: Slice) -> None:
+        kind = model.kind
         columns, source_columns = self._get_target_and_source_columns(model, table, render_kwargs=render_kwargs)
-        update = exp.Update(expressions=[_column(name, TARGET).eq(_column(name, SOURCE)) for name in columns])
-        newer = _newer(model.kind.property_names("version"))
+        update = exp.Update(expressions=[column(name, TARGET).eq(column(name, SOURCE)) for name in columns])
+        later = newer(kind.property_names("version"), SOURCE, TARGET)
         self.adapter.merge(
             table,
             query,
             target_columns_to_types=columns,
-            unique_key=[exp.column(name, quoted=True) for name in model.kind.property_names("unique_key")],
-            when_matched=exp.Whens(
-                expressions=[exp.When(matched=True, source=False, condition=newer, then=update)],
-            ),
+            unique_key=[column(name) for name in kind.property_names("unique_key")],
+            when_matched=exp.Whens(expressions=[exp.When(matched=True, source=False, condition=later, then=update)]),
+            merge_filter=of_target(_among(kind.time_column.column, part.ranges))
+            if part.ranges and not kind.moves
+            else None,
             source_columns=source_columns,
         )
 
 
-def _column(name: str, table: str) -> exp.Column:
-    # The alias stays unquoted: sqlglot strips it from SET only if it is spelled like the MERGE's own.
-    return exp.column(exp.to_identifier(name, quoted=True), table=table)
+def redirected(query: exp.Query, reads: dict[str, str]) -> exp.Query:
+    """A query that reads other relations in the place of some tables, by their fully qualified names."""
 
-
-def _newer(version: tuple[str, ...]) -> exp.Condition:
-    first, *rest = version
-    newer: exp.Condition = exp.GT(this=_column(first, SOURCE), expression=_column(first, TARGET))
-    if rest:
-        newer = exp.or_(newer, exp.and_(_column(first, SOURCE).eq(_column(first, TARGET)), _newer(tuple(rest))))
-    return newer
-
-
-def _within(column: exp.Column, part: Slice) -> exp.Condition:
-    """What a slice replaces, as a condition on the table's rows."""
-    if part.ranges is None:
-        return exp.true()
-    days = exp.or_(
-        *(
-            column.between(*(exp.cast(exp.Literal.string(day.isoformat()), "date") for day in pair))
-            for pair in part.ranges
-        )
-    )
-    if part.tenant is None:
-        return days
-    name, tenant = part.tenant
-    return exp.and_(days, exp.column(name, quoted=True).eq(exp.Literal.string(tenant)))
-
-
-def _redirected(query: exp.Query, reads: dict[str, str]) -> exp.Query:
     def redirect(node: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.Table) and (instead := reads.get(".".join(part.name for part in node.parts))):
             return exp.to_table(instead).as_(node.alias_or_name, quoted=True)
@@ -150,6 +233,27 @@ def _redirected(query: exp.Query, reads: dict[str, str]) -> exp.Query:
     return query.transform(redirect) if reads else query
 
 
-def _interval(start: Any, end: Any) -> tuple[date, date]:
-    first, last = make_inclusive(start, end)
-    return to_date(first), to_date(last)
+def _within(day: exp.Column, part: Slice) -> exp.Condition:
+    """What a slice replaces, as a condition on the table's rows."""
+    if part.ranges is None:
+        return exp.true()
+    if part.tenant is None:
+        return _days(day, part.ranges)
+    name, tenant = part.tenant
+    return exp.and_(_days(day, part.ranges), column(name).eq(exp.Literal.string(tenant)))
+
+
+def _days(day: exp.Column, ranges: tuple[tuple[date, date], ...]) -> exp.Condition:
+    return exp.or_(
+        *(day.between(*(exp.cast(exp.Literal.string(limit.isoformat()), "date") for limit in pair)) for pair in ranges)
+    )
+
+
+def _among(day: exp.Column, ranges: tuple[tuple[date, date], ...]) -> exp.Condition:
+    """The days of some ranges as a list: DuckDB opens the files of just these days by it, and of all by ranges."""
+    if sum((last - first).days + 1 for first, last in ranges) > MOST_DAYS:
+        return _days(day, ranges)
+    days = (
+        date.fromordinal(number) for first, last in ranges for number in range(first.toordinal(), last.toordinal() + 1)
+    )
+    return day.isin(*(exp.cast(exp.Literal.string(found.isoformat()), "date") for found in days))

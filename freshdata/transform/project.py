@@ -19,7 +19,7 @@ from sqlmesh.core.config.common import VirtualEnvironmentMode  # noqa: TID253 - 
 from sqlmesh.core.loader import SqlMeshLoader  # noqa: TID253 - as above.
 from sqlmesh.core.model.definition import ExternalModel, create_external_model  # noqa: TID253 - as above.
 
-import freshdata.transform.materializations  # noqa: F401 - SQLMesh finds materializations by what is imported.
+import freshdata.transform.scd2  # noqa: F401 - SQLMesh finds this materialization, and those it builds on, by import.
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.lake.catalog import CATALOG_NAME, bronze_schema
@@ -88,6 +88,19 @@ def sql_type(kind: pa.DataType) -> str:
     return f"DECIMAL({kind.precision}, {kind.scale})" if pa.types.is_decimal(kind) else SQL_TYPES[kind]
 
 
+def operation_variables(contracts: dict[str, Contract]) -> dict[str, Any]:
+    """What models may say of a stream's operations: ``@NAME_deletes`` and ``@NAME_delete_mode``.
+
+    They are part of the fingerprint of the models that use them.
+    """
+    variables: dict[str, Any] = {}
+    for name, contract in contracts.items():
+        if contract.stream and (operations := contract.stream.operations):
+            variables[f"{name}_deletes"] = list(operations.delete)
+            variables[f"{name}_delete_mode"] = operations.delete_mode
+    return variables
+
+
 def project_config(settings: Settings) -> Config:
     """Configure SQLMesh for an instance: everything that it writes goes into the instance's home folder."""
     folder = settings.home / "sqlmesh"
@@ -108,6 +121,7 @@ def project_config(settings: Settings) -> Config:
         virtual_environment_mode=VirtualEnvironmentMode.DEV_ONLY,
         loader=ContractLoader,
         loader_kwargs={"contracts": str(settings.contracts_dir)},
+        variables=operation_variables(load_contracts(settings.contracts_dir)),
         plan=PlanConfig(auto_categorize_changes=CategorizerConfig.all_full()),
         linter=LinterConfig(enabled=True, rules=LINT_RULES),
         cache_dir=str(folder / "cache"),

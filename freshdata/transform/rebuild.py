@@ -102,6 +102,8 @@ class Rebuild:
             if lost and not allow_missing:
                 self._refuse_missing(info, days)
             snapshot_id = None
+            if whole:
+                self._evaluation.remember_deletes(info)
             if gained or lost:
                 snapshot_id = self._swap(info, live, shadow, pending, None if whole else days)
         finally:

@@ -61,6 +61,7 @@ class Pending:
         note: Why all, or an empty string.
         cursor: What the table will have seen afterwards.
         whole_days: Whether the days are rebuilt whole because the new rows cannot be told from the others.
+        keyed: Whether only the keys of the new rows are recomputed, of a table without days.
     """
 
     behind: bool
@@ -68,3 +69,4 @@ class Pending:
     note: str
     cursor: Cursor
     whole_days: bool = False
+    keyed: bool = False

@@ -163,7 +163,7 @@ class Runner:
             TransformError: there is no such model, or its query fails.
         """
         info, started = self._model(model), time.monotonic()
-        pending = replace(self.pending(model), dates=None)
+        pending = replace(self.pending(model), dates=None, keyed=False)
         with self._stamps.stamped(info, "full", pending.cursor, None) as run:
             audits = self._evaluate_live(info, pending, None)
             self._stamps.carry_cursor(info, run)
@@ -238,11 +238,12 @@ class Runner:
     def _evaluate_live(
         self, info: ModelInfo, pending: Pending, ranges: tuple[tuple[date, date], ...] | None
     ) -> tuple[AuditResult, ...]:
-        if ranges is None:
+        if ranges is None and not pending.keyed:
             return self._evaluation.store(info, *self._bounds(info), Slice())
-        first, last = ranges[0][0], ranges[-1][1]
+        today = datetime.now(UTC).date()
+        first, last = (ranges[0][0], ranges[-1][1]) if ranges else (today, today)
         # Only a model over one table can be computed from its new rows alone; with a join, the days are replaced.
-        if info.kind != MERGE_KIND or len(info.depends_on) > 1 or pending.whole_days:
+        if ranges and (info.kind != MERGE_KIND or len(info.depends_on) > 1 or pending.whole_days):
             return self._evaluation.store(info, first, last, Slice(ranges))
         (stream,) = info.depends_on
         cursor = read_cursor(self._table(info.name))

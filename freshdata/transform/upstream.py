@@ -20,6 +20,8 @@ from freshdata.lake.cursors import Cursor, Mark, upstream_heads
 from freshdata.transform.manifest import ModelInfo, sources
 from freshdata.transform.results import Pending
 
+DIMENSION_KIND = "scd2"
+
 
 class Upstream:
     """Follows the tables that models read.
@@ -52,7 +54,13 @@ class Upstream:
             note = "the model's code has changed: everything is rebuilt"
             return Pending(behind=True, dates=None, note=note, cursor=cursor)
         if model.partition_column is None:
-            return Pending(behind=True, dates=None, note="", cursor=cursor)
+            if model.kind != DIMENSION_KIND:
+                return Pending(behind=True, dates=None, note="", cursor=cursor)
+            # Made anew for the keys of the new rows, which must be all that is new, and come from one table.
+            reasons = [self._beyond_appends(name, seen.upstream.get(name)) for name in model.depends_on]
+            reason = "it reads several tables" if len(reasons) > 1 else "".join(reasons)
+            note = f"{reason}: everything is rebuilt" if reason else ""
+            return Pending(behind=True, dates=None, note=note, cursor=cursor, keyed=not reason)
         return self._moved(model, seen, cursor)
 
     def date_column(self, table: str) -> str | None:
@@ -70,6 +78,7 @@ class Upstream:
     def _moved(self, model: ModelInfo, seen: Cursor, cursor: Cursor) -> Pending:
         dates: set[date] = set()
         notes: list[str] = []
+        whole = False
         for name in model.depends_on:
             if cursor.upstream.get(name) == seen.upstream.get(name):
                 continue
@@ -77,10 +86,20 @@ class Upstream:
             if touched is None:
                 return Pending(behind=True, dates=None, note=f"{note}: everything is rebuilt", cursor=cursor)
             dates |= touched
+            whole = whole or bool(self._beyond_appends(name, seen.upstream.get(name)))
             if note:
                 notes.append(f"{note}: the days of its new files are rebuilt")
         note = "; ".join(notes)
-        return Pending(behind=True, dates=frozenset(dates), note=note, cursor=cursor, whole_days=bool(notes))
+        return Pending(behind=True, dates=frozenset(dates), note=note, cursor=cursor, whole_days=whole)
+
+    def _beyond_appends(self, name: str, after: int | None) -> str:
+        """Why the rows added to a table since a snapshot are not all that happened; an empty string when they are."""
+        table = load_table(self._catalog, name)
+        if after is None:
+            return f"{name} has its first rows"
+        if not is_ancestor(table, after):
+            return f"the snapshot of {name} seen last has expired or was rolled back"
+        return "" if appends_only(table, after) else f"rows of {name} were changed or deleted"
 
     def _touched(self, name: str, after: int | None, mark: Mark | None) -> tuple[set[date] | None, str]:
         """The days that an upstream table's changes since a snapshot concern; None when only all are sure to be enough.
