@@ -39,6 +39,7 @@ from freshdata.lake.duck import attach_lake, catalog_face
 from freshdata.lake.publication import iceberg_schema
 from freshdata.lake.rest_catalog import CatalogFace
 from freshdata.settings import Settings
+from freshdata.transform.keyed import KeyIndex, Merging, merge_rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -83,6 +84,21 @@ class LakeEngineAdapter(DuckDBEngineAdapter):  # type: ignore[misc]
     def merge(self, *args: Any, **kwargs: Any) -> None:
         """Merge natively; the stock adapter emulates it without conditions. Retried as a whole on a commit conflict."""
         retry_conflicts(lambda: EngineAdapter.merge(self, *args, **kwargs))
+
+    def merge_rows(self, name: str, query: exp.Query, merging: Merging) -> pa.Table | None:
+        """Merge a query's rows without reading the rows that are there; None when only a MERGE will do."""
+        target = exp.to_table(name)
+        identifier = f"{target.db}.{target.name}"
+        rows = self.fetch_arrow(query)
+        index = KeyIndex(self._extra_config["keys"], self.cursor)
+        written: list[pa.Table | None] = []
+
+        def commit() -> None:
+            table = load_table(self.face.catalog, identifier)
+            written.append(merge_rows(table, rows, merging, index, self.face.stamped(identifier)) if rows else rows)
+
+        retry_conflicts(commit)
+        return written[-1]
 
     def _merge(self, target_table: Any, query: exp.Query, on: exp.Expression, whens: exp.Whens) -> None:
         whens = whens.copy()
@@ -256,7 +272,7 @@ class LakeConnectionConfig(BaseDuckDBConnectionConfig):  # type: ignore[misc]
 
     @property
     def _extra_engine_config(self) -> dict[str, Any]:
-        return {"face": catalog_face(self.settings)}
+        return {"face": catalog_face(self.settings), "keys": self.settings.home / "keys"}
 
     def get_catalog(self) -> str:
         """The catalog that models without one belong to."""

@@ -12,10 +12,15 @@ from freshdata.transform.results import AuditResult
 from freshdata.transform.slices import SLICE, Slice
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from sqlglot import exp
     from sqlmesh import Context
     from sqlmesh.core.model import Model
     from sqlmesh.core.snapshot import Snapshot
+
+
+# The temporary table that holds the rows a merge wrote while they are audited.
+WRITTEN = "written"
 
 
 class Evaluation:
@@ -63,11 +68,34 @@ class Evaluation:
                 **span,
                 **{SLICE: part},
             )
-        audits = self.audit(info, first, last)
+        audits = (
+            self._audit_written(info, first, last, part.written[0]) if part.written else self.audit(info, first, last)
+        )
         if all(audit.passed or not audit.blocking for audit in audits):
             for start, end in part.ranges or ((first, last),):
                 self._context.state_sync.add_interval(snapshot, start.isoformat(), end.isoformat())
         return audits
+
+    def _audit_written(self, info: ModelInfo, first: date, last: date, written: "pa.Table") -> tuple[AuditResult, ...]:
+        """Audit the rows that a merge wrote, by those audits that judge each row, or each key, by itself; else days."""
+        adapter, snapshot = self._context.engine_adapter, self._snapshots[info.name]
+        key = set(snapshot.model.kind.property_names("unique_key"))
+        adapter.stage(WRITTEN, written.to_reader())
+        outcomes = []
+        try:
+            for audit, arguments in snapshot.node.audits_with_args:
+                span = self._span(first, last)
+                if _judges_rows(audit, arguments, key):
+                    span["this_model"] = f"temp.main.{WRITTEN}"
+                with _explained(info):
+                    outcomes.append(
+                        self._context.snapshot_evaluator._audit(  # noqa: SLF001 - the public one runs all audits.
+                            audit=audit, audit_args=dict(arguments), snapshot=snapshot, **span
+                        )
+                    )
+        finally:
+            adapter.unstage(WRITTEN)
+        return _results(outcomes)
 
     def audit(self, info: ModelInfo, first: date, last: date, *, table: str | None = None) -> tuple[AuditResult, ...]:
         """Run a model's audits on the rows of some days.
@@ -84,10 +112,7 @@ class Evaluation:
         span = self._span(first, last) | ({"this_model": table} if table else {})
         with _explained(info):
             outcomes = self._context.snapshot_evaluator.audit(self._snapshots[info.name], **span)
-        return tuple(
-            AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
-            for outcome in outcomes
-        )
+        return _results(outcomes)
 
     def query(self, info: ModelInfo, first: date, last: date) -> "exp.Query":
         """The rows that a model's table holds of some days, made from its upstream tables.
@@ -148,6 +173,26 @@ class Evaluation:
 def _stored(model: "Model", query: "exp.Query") -> "exp.Query":
     stored = getattr(model.kind, "stored", None)
     return stored(query, model.columns_to_types_or_raise) if stored else query
+
+
+def _results(outcomes: "Iterable[Any]") -> tuple[AuditResult, ...]:
+    return tuple(
+        AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
+        for outcome in outcomes
+    )
+
+
+def _judges_rows(audit: Any, arguments: dict[str, Any], key: set[str]) -> bool:
+    """Whether an audit finds the same in some rows alone as it finds in them among all others.
+
+    A merge keeps each key once, so rows that differ by a part of the key are compared with those of the batch only.
+    """
+    from sqlglot import exp
+
+    if audit.name == "unique_combination_of_columns":
+        return key <= {column.name for column in arguments["columns"].find_all(exp.Column)}
+    seen = audit.query.find(exp.AggFunc, exp.Window, exp.Group, exp.Join, exp.Limit)
+    return seen is None and sum(1 for _ in audit.query.find_all(exp.From)) == 1
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from freshdata.lake.duck import catalog_face
 from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
 from freshdata.transform.evaluation import Evaluation, root_cause
+from freshdata.transform.keyed import row_counts
 from freshdata.transform.manifest import ModelInfo, build_manifest, project_fingerprint, table_name
 from freshdata.transform.rebuild import Rebuild, Rebuilt
 from freshdata.transform.results import AuditResult, Mode, ModelRun, Pending
@@ -294,7 +295,9 @@ class Runner:
             (total,) = self._adapter.fetchone(query)
             return int(total), {}
         day = exp.column(info.partition_column, quoted=True)
-        counts = {key: int(count) for count, key in self._adapter.fetchall(query.select(day).group_by(day))}
+        counts = row_counts(self._table(info.name), info.partition_column)
+        if counts is None:
+            counts = {key: int(count) for count, key in self._adapter.fetchall(query.select(day).group_by(day))}
         chosen = counts if days is None else {key: counts.get(key, 0) for key in sorted(days)}
         return sum(counts.values()), dict(sorted(chosen.items()))
 

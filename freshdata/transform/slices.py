@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import date
 
+import pyarrow as pa
+
 # The name under which SQLMesh hands a slice through to the materialization.
 SLICE = "freshdata_slice"
 
@@ -17,9 +19,11 @@ class Slice:
         merge: Whether rows are merged by key into what is there, instead of replacing it; of a dimension, whether only
             the keys of the new rows are made anew.
         reads: Fully qualified upstream table to the relation to read in its place (only its new rows).
+        written: Filled by a merge that knows which rows it wrote.
     """
 
     ranges: tuple[tuple[date, date], ...] | None = None
     tenant: tuple[str, str] | None = None
     merge: bool = False
     reads: dict[str, str] = field(default_factory=dict)
+    written: list[pa.Table] = field(default_factory=list, compare=False)

@@ -1,0 +1,354 @@
+"""Merge new rows by key without reading the rows that are there.
+
+A MERGE joins the new rows with every key of the days they belong to, so its cost grows with the day. A data file never
+changes, so neither do its keys: their hashes are sorted once and kept beside the instance, and a new key is looked up
+in each file by bisection. What is found is deleted by position, what is new is written, both in one snapshot. The
+index is a cache: what is missing is made from the data file.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.conversions import from_bytes, to_bytes
+from pyiceberg.expressions import In
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestWriterV2,
+)
+from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
+from pyiceberg.typedef import Record
+from pyiceberg.types import DateType, LongType, StringType, TimestampType, TimestamptzType
+
+from freshdata.lake.changes import EPOCH
+from freshdata.lake.files import write_data_files
+from freshdata.lake.snapshots import SnapshotWriter
+
+if TYPE_CHECKING:
+    import duckdb
+
+Hashes = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.int64]
+
+# A batch that is larger than this share of what is there is merged as well by reading it.
+LARGEST_SHARE = 0.25
+# Two hashes make 128 bits: a false match, which would delete another row, will not be seen.
+KEY_SQL = "concat_ws(chr(31), {})"
+HASH_SQL = "hash(key), hash('~' || key)"
+PATH_ID, POSITION_ID = 2147483546, 2147483545  # Reserved by the Iceberg specification.
+DELETE_SCHEMA = pa.schema(
+    [
+        pa.field("file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": str(PATH_ID)}),
+        pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": str(POSITION_ID)}),
+    ]
+)
+NUMBERED = (LongType, TimestampType, TimestamptzType, DateType)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How a table's rows are told apart.
+
+    Attributes:
+        day: The date column that it is partitioned by.
+        key: Columns that identify a row.
+        version: Columns that order a row's versions.
+    """
+
+    day: str
+    key: tuple[str, ...]
+    version: tuple[str, ...]
+
+
+class KeyIndex:
+    """The sorted key hashes of data files.
+
+    Args:
+        folder: Where they are kept.
+        connection: What they are made with.
+    """
+
+    def __init__(self, folder: Path, connection: "duckdb.DuckDBPyConnection") -> None:
+        self._folder = folder
+        self._connection = connection
+
+    def hashes(self, rows: pa.Table, key: tuple[str, ...]) -> tuple[Hashes, Hashes]:
+        """The two hashes of each row's key."""
+        self._connection.register("_keyed", rows.select(key))
+        try:
+            query = f"SELECT {HASH_SQL} FROM (SELECT {_text(key)} AS key FROM _keyed)"  # noqa: S608 - see _text.
+            found = self._connection.execute(query).to_arrow_table()
+        finally:
+            self._connection.unregister("_keyed")
+        return found.column(0).to_numpy(), found.column(1).to_numpy()
+
+    def find(self, path: str, key: tuple[str, ...], wanted: tuple[Hashes, Hashes]) -> tuple[Positions, Positions]:
+        """Which of some keys a data file holds, and at which positions."""
+        first, second, positions = self._keys(path, key)
+        left, right = (np.searchsorted(first, wanted[0], side=side) for side in ("left", "right"))
+        counts = right - left
+        which = np.repeat(np.arange(len(counts)), counts)
+        place = np.repeat(left, counts) + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        same = second[place] == wanted[1][which]
+        return which[same], positions[place[same]].astype(np.int64)
+
+    def _keys(self, path: str, key: tuple[str, ...]) -> npt.NDArray[np.uint64]:
+        name = hashlib.sha256("\0".join((path, *key)).encode()).hexdigest()[:32]
+        cached = self._folder / f"{name}.npy"
+        if not cached.is_file():
+            query = (
+                f"SELECT {HASH_SQL}, file_row_number::UBIGINT FROM (SELECT {_text(key)} AS key, file_row_number "  # noqa: S608
+                "FROM read_parquet(?, file_row_number = true)) ORDER BY 1"
+            )
+            found = self._connection.execute(query, [path]).to_arrow_table()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part = cached.with_suffix(".part")
+            with part.open("wb") as stream:
+                np.save(stream, np.stack([column.to_numpy() for column in found.columns]))
+            part.replace(cached)
+        return _loaded(cached)
+
+
+@lru_cache(maxsize=1_000)
+def _loaded(path: Path) -> npt.NDArray[np.uint64]:
+    loaded: npt.NDArray[np.uint64] = np.load(path, mmap_mode="r")
+    return loaded
+
+
+def _text(key: tuple[str, ...]) -> str:
+    quoted = ('"' + name.replace('"', '""') + '"' for name in key)
+    return KEY_SQL.format(", ".join(f"coalesce({name}::VARCHAR, chr(30))" for name in quoted))
+
+
+def merge_rows(
+    table: Table, rows: pa.Table, merging: Merging, index: KeyIndex, properties: dict[str, str]
+) -> pa.Table | None:
+    """Merge rows, each key once, into a table that holds each key once.
+
+    Args:
+        table: The table, refreshed; partitioned by the day.
+        rows: The rows.
+        merging: How rows are told apart.
+        index: Finds keys.
+        properties: Properties of the snapshot's summary.
+
+    Returns:
+        The rows written; None when nothing was done, because a MERGE would be faster or is needed to compare versions.
+
+    Raises:
+        CommitFailedException: another writer came first.
+    """
+    days = {day for day in rows[merging.day].unique().to_pylist() if day is not None}
+    tasks = list(table.scan(row_filter=In(merging.day, days)).plan_files()) if days else []
+    present = sum(task.file.record_count for task in tasks)
+    if not _plain(table, tasks, merging) or len(rows) > LARGEST_SHARE * (present or np.inf):
+        return None
+    found = _found(table, tasks, rows, merging, index) if tasks else []
+    if found is None:
+        return None
+    writer = _MergeWriter(table)
+    writer.merge(write_data_files(table, rows), _delete_files(table, found), properties)
+    return rows
+
+
+def _plain(table: Table, tasks: list[FileScanTask], merging: Merging) -> bool:
+    """Whether the table is of the kind that is understood here."""
+    fields = table.spec().fields
+    return (
+        [field.name for field in fields] == [merging.day]
+        and all(task.file.spec_id == table.spec().spec_id for task in tasks)
+        and all(file.content == DataFileContent.POSITION_DELETES for task in tasks for file in task.delete_files)
+        and isinstance(table.schema().find_type(merging.version[0]), NUMBERED)
+    )
+
+
+def _found(
+    table: Table, tasks: list[FileScanTask], rows: pa.Table, merging: Merging, index: KeyIndex
+) -> list[tuple[DataFile, Positions]] | None:
+    """The files that hold some of the rows' keys, and where; None when some are not surely older than the rows."""
+    first, second = index.hashes(rows, merging.key)
+    order = np.argsort(first)
+    wanted = first[order], second[order]
+    field = table.schema().find_field(merging.version[0])
+    versions = rows[merging.version[0]].cast(pa.int64()).to_numpy()[order]
+    found = []
+    for task in tasks:
+        which, positions = index.find(task.file.file_path, merging.key, wanted)
+        positions, live = _live(table.io, task, positions)
+        if not len(positions):
+            continue
+        bound = (task.file.upper_bounds or {}).get(field.field_id)
+        if bound is None or versions[which[live]].min() <= from_bytes(field.field_type, bound):
+            return None
+        found.append((task.file, positions))
+    return found
+
+
+def _live(io: FileIO, task: FileScanTask, positions: Positions) -> tuple[Positions, npt.NDArray[np.bool_]]:
+    """Those positions that are not deleted yet, and which they are."""
+    live = np.ones(len(positions), dtype=np.bool_)
+    for file in task.delete_files if len(positions) else ():
+        live &= ~np.isin(positions, _deleted(io, file.file_path).get(task.file.file_path, ()))
+    return positions[live], live
+
+
+_known_deletes: dict[str, dict[str, Positions]] = {}
+
+
+def _deleted(io: FileIO, path: str) -> dict[str, Positions]:
+    if path not in _known_deletes:
+        with io.new_input(path).open() as stream:
+            table = pq.read_table(stream, columns=["file_path", "pos"])
+        paths = table["file_path"].combine_chunks().dictionary_encode()
+        codes, positions = paths.indices.to_numpy(), table["pos"].to_numpy()
+        _known_deletes[path] = {
+            name: positions[codes == code] for code, name in enumerate(paths.dictionary.to_pylist())
+        }
+    return _known_deletes[path]
+
+
+def _delete_files(table: Table, found: list[tuple[DataFile, Positions]]) -> list[DataFile]:
+    """Write the position deletes, as one file for each partition."""
+    groups: dict[Record, list[tuple[str, Positions]]] = defaultdict(list)
+    for file, positions in found:
+        groups[file.partition].append((file.file_path, np.sort(positions)))
+    return [_delete_file(table, partition, sorted(parts)) for partition, parts in groups.items()]
+
+
+def _delete_file(table: Table, partition: Record, parts: list[tuple[str, Positions]]) -> DataFile:
+    paths = pa.concat_arrays([pa.repeat(path, len(positions)) for path, positions in parts])
+    content = pa.table([paths, pa.array(np.concatenate([at for _, at in parts]))], schema=DELETE_SCHEMA)
+    name = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+    location = table.location_provider().new_data_location(f"{name}-{_unique()}-deletes.parquet")
+    output = table.io.new_output(location)
+    with output.create() as stream:
+        pq.write_table(content, stream, compression="zstd")
+    bounds = pc.min_max(paths).as_py()
+    return DataFile.from_args(
+        content=DataFileContent.POSITION_DELETES,
+        file_path=location,
+        file_format=FileFormat.PARQUET,
+        partition=partition,
+        record_count=len(content),
+        file_size_in_bytes=len(output),
+        column_sizes={},
+        value_counts={},
+        null_value_counts={},
+        nan_value_counts={},
+        lower_bounds={PATH_ID: to_bytes(StringType(), bounds["min"])},
+        upper_bounds={PATH_ID: to_bytes(StringType(), bounds["max"])},
+        key_metadata=None,
+        split_offsets=None,
+        equality_ids=None,
+        sort_order_id=None,
+        spec_id=table.spec().spec_id,
+    )
+
+
+def _unique() -> str:
+    import uuid
+
+    return uuid.uuid4().hex[:12]
+
+
+class _DeleteManifestWriter(ManifestWriterV2):
+    """PyIceberg writes manifests of data files only."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+class _MergeWriter(SnapshotWriter):
+    """Writes the snapshot of a merge."""
+
+    def merge(self, added: list[DataFile], deletes: list[DataFile], properties: dict[str, str]) -> None:
+        """Commit new rows together with the positions of the rows they replace."""
+        metadata = self.table.metadata
+        collector = SnapshotSummaryCollector()
+        for file in (*added, *deletes):
+            collector.add_file(file, schema=metadata.schema(), partition_spec=metadata.spec())
+        parent = metadata.current_snapshot()
+        operation = Operation.OVERWRITE if deletes else Operation.APPEND
+        summary = update_snapshot_summaries(
+            Summary(operation, **collector.build(), **properties),
+            previous_summary=parent.summary if parent else None,
+        )
+        kept = parent.manifests(self.table.io) if parent else []
+        manifests = [self.added(added)] if added else []
+        manifests += [self._deletes(deletes)] if deletes else []
+        self._commit(manifests + [one for one in kept if one.has_added_files() or one.has_existing_files()], summary)
+
+    def _deletes(self, files: list[DataFile]) -> ManifestFile:
+        with _DeleteManifestWriter(
+            self.table.spec(),
+            self.table.schema(),
+            self.table.io.new_output(self._path(f"{_unique()}-m1.avro")),
+            self.snapshot_id,
+            self._codec,  # type: ignore[arg-type]  # A table property, checked where it is used.
+        ) as writer:
+            for file in files:
+                writer.add_entry(
+                    ManifestEntry.from_args(
+                        status=ManifestEntryStatus.ADDED, snapshot_id=self.snapshot_id, data_file=file
+                    )
+                )
+        return writer.to_manifest_file()
+
+
+def row_counts(table: Table, day: str) -> dict[Any, int] | None:
+    """Rows of each day, from the table's manifests; None when they do not tell."""
+    fields = table.spec().fields
+    head = table.current_snapshot()
+    if head is None or [field.name for field in fields] != [day]:
+        return {} if head is None else None
+    files: dict[str, tuple[Any, int]] = {}
+    deletes: list[DataFile] = []
+    for file in _files(table):
+        if file.content == DataFileContent.DATA:
+            value = file.partition[0]
+            value = EPOCH + timedelta(days=value) if isinstance(value, int) else value
+            files[file.file_path] = (value, file.record_count)
+        elif file.content == DataFileContent.POSITION_DELETES:
+            deletes.append(file)
+        else:
+            return None
+    counts: dict[Any, int] = defaultdict(int)
+    for value, rows in files.values():
+        counts[value] += rows
+    gone: dict[str, set[int]] = defaultdict(set)
+    for file in deletes:
+        for path, positions in _deleted(table.io, file.file_path).items():
+            if path in files:
+                gone[path].update(positions.tolist())
+    for path, positions in gone.items():
+        counts[files[path][0]] -= len(positions)
+    return {value: rows for value, rows in counts.items() if rows}
+
+
+def _files(table: Table) -> Iterator[DataFile]:
+    head = table.current_snapshot()
+    for manifest in head.manifests(table.io) if head else ():
+        for entry in manifest.fetch_manifest_entry(table.io):
+            yield entry.data_file
