@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.conversions import from_bytes, to_bytes
-from pyiceberg.expressions import In
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     DataFile,
@@ -36,7 +35,7 @@ from pyiceberg.manifest import (
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 from pyiceberg.typedef import Record
-from pyiceberg.types import DateType, LongType, StringType, TimestampType, TimestamptzType
+from pyiceberg.types import LongType, StringType, TimestampType, TimestamptzType
 
 from freshdata.lake.changes import EPOCH
 from freshdata.lake.files import write_data_files
@@ -60,7 +59,7 @@ DELETE_SCHEMA = pa.schema(
         pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": str(POSITION_ID)}),
     ]
 )
-NUMBERED = (LongType, TimestampType, TimestamptzType, DateType)
+NUMBERED = (LongType, TimestampType, TimestamptzType)
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,11 @@ class KeyIndex:
     def find(self, path: str, key: tuple[str, ...], wanted: tuple[Hashes, Hashes]) -> tuple[Positions, Positions]:
         """Which of some keys a data file holds, and at which positions."""
         first, second, positions = self._keys(path, key)
-        left, right = (np.searchsorted(first, wanted[0], side=side) for side in ("left", "right"))
-        counts = right - left
-        which = np.repeat(np.arange(len(counts)), counts)
+        left = np.searchsorted(first, wanted[0])
+        which = np.flatnonzero(first[np.minimum(left, len(first) - 1)] == wanted[0])
+        left = left[which]
+        counts = np.searchsorted(first, wanted[0][which], side="right") - left
+        which = np.repeat(which, counts)
         place = np.repeat(left, counts) + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         same = second[place] == wanted[1][which]
         return which[same], positions[place[same]].astype(np.int64)
@@ -156,8 +157,8 @@ def merge_rows(
     Raises:
         CommitFailedException: another writer came first.
     """
-    days = {day for day in rows[merging.day].unique().to_pylist() if day is not None}
-    tasks = list(table.scan(row_filter=In(merging.day, days)).plan_files()) if days else []
+    days = ", ".join(f"'{day}'" for day in rows[merging.day].unique().to_pylist())
+    tasks = list(table.scan(row_filter=f"{merging.day} in ({days})").plan_files())
     present = sum(task.file.record_count for task in tasks)
     if not _plain(table, tasks, merging) or len(rows) > LARGEST_SHARE * (present or np.inf):
         return None
@@ -174,6 +175,7 @@ def _plain(table: Table, tasks: list[FileScanTask], merging: Merging) -> bool:
     fields = table.spec().fields
     return (
         [field.name for field in fields] == [merging.day]
+        and merging.day in merging.key
         and all(task.file.spec_id == table.spec().spec_id for task in tasks)
         and all(file.content == DataFileContent.POSITION_DELETES for task in tasks for file in task.delete_files)
         and isinstance(table.schema().find_type(merging.version[0]), NUMBERED)
@@ -196,7 +198,7 @@ def _found(
         if not len(positions):
             continue
         bound = (task.file.upper_bounds or {}).get(field.field_id)
-        if bound is None or versions[which[live]].min() <= from_bytes(field.field_type, bound):
+        if bound is None or versions[which[live]].min() <= from_bytes(LongType(), bound):
             return None
         found.append((task.file, positions))
     return found
@@ -337,13 +339,13 @@ def row_counts(table: Table, day: str) -> dict[Any, int] | None:
     counts: dict[Any, int] = defaultdict(int)
     for value, rows in files.values():
         counts[value] += rows
-    gone: dict[str, set[int]] = defaultdict(set)
+    deleted: dict[str, set[int]] = defaultdict(set)
     for file in deletes:
         for path, positions in _deleted(table.io, file.file_path).items():
             if path in files:
-                gone[path].update(positions.tolist())
-    for path, positions in gone.items():
-        counts[files[path][0]] -= len(positions)
+                deleted[path].update(positions.tolist())
+    for path, gone in deleted.items():
+        counts[files[path][0]] -= len(gone)
     return {value: rows for value, rows in counts.items() if rows}
 
 
