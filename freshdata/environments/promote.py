@@ -241,9 +241,11 @@ def _tag(catalog: Catalog, version: Version) -> None:
 
 def _rewind(catalog: Catalog, info: ModelInfo, head: tuple[int, int] | None) -> bool:
     """Roll a table back to a snapshot, with the columns it had, if a model's present code made that snapshot."""
+    from freshdata.transform.deletes import deletes_table
     from freshdata.transform.engine import retry_conflicts
 
-    if head is None or not catalog.table_exists(info.name):
+    # What a table of deletes says was deleted is what the newer code took for deletes: it is made anew with its table.
+    if head is None or not catalog.table_exists(info.name) or catalog.table_exists(deletes_table(info.name)):
         return False
     snapshot_id, schema_id = head
     table = catalog.load_table(info.name)
