@@ -7,6 +7,9 @@ index is a cache: what is missing is made from the data file.
 """
 
 import hashlib
+import os
+import time
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,8 +32,6 @@ from pyiceberg.manifest import (
     ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
-    ManifestFile,
-    ManifestWriterV2,
 )
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
@@ -49,6 +50,8 @@ Positions = npt.NDArray[np.int64]
 
 # A batch that is larger than this share of what is there is merged as well by reading it.
 LARGEST_SHARE = 0.25
+UNUSED = timedelta(days=7)
+FILES_AT_HAND = 1_000
 # Two hashes make 128 bits: a false match, which would delete another row, will not be seen.
 KEY_SQL = "concat_ws(chr(31), {})"
 HASH_SQL = "hash(key), hash('~' || key)"
@@ -112,23 +115,35 @@ class KeyIndex:
         return which[same], positions[place[same]].astype(np.int64)
 
     def _keys(self, path: str, key: tuple[str, ...]) -> npt.NDArray[np.uint64]:
-        name = hashlib.sha256("\0".join((path, *key)).encode()).hexdigest()[:32]
+        import duckdb
+
+        # Another release may hash otherwise: its keys would not be found in what this one has kept.
+        name = hashlib.sha256("\0".join((duckdb.__version__, path, *key)).encode()).hexdigest()[:32]
         cached = self._folder / f"{name}.npy"
         if not cached.is_file():
+            self._forget_unused()
             query = (
                 f"SELECT {HASH_SQL}, file_row_number::UBIGINT FROM (SELECT {_text(key)} AS key, file_row_number "  # noqa: S608
                 "FROM read_parquet(?, file_row_number = true)) ORDER BY 1"
             )
             found = self._connection.execute(query, [path]).to_arrow_table()
             self._folder.mkdir(parents=True, exist_ok=True)
-            part = cached.with_suffix(".part")
+            part = cached.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as stream:
                 np.save(stream, np.stack([column.to_numpy() for column in found.columns]))
             part.replace(cached)
+        os.utime(cached)
         return _loaded(cached)
 
+    def _forget_unused(self) -> None:
+        """Remove what no merge has looked at for long: its data file is gone, or its day is over."""
+        oldest = time.time() - UNUSED.total_seconds()
+        for path in self._folder.glob("*.npy"):
+            if path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
 
-@lru_cache(maxsize=1_000)
+
+@lru_cache(maxsize=FILES_AT_HAND)
 def _loaded(path: Path) -> npt.NDArray[np.uint64]:
     loaded: npt.NDArray[np.uint64] = np.load(path, mmap_mode="r")
     return loaded
@@ -157,6 +172,8 @@ def merge_rows(
     Raises:
         CommitFailedException: another writer came first.
     """
+    if rows[merging.day].null_count or rows[merging.version[0]].null_count:
+        return None
     days = ", ".join(f"'{day}'" for day in rows[merging.day].unique().to_pylist())
     tasks = list(table.scan(row_filter=f"{merging.day} in ({days})").plan_files())
     present = sum(task.file.record_count for task in tasks)
@@ -217,6 +234,8 @@ _known_deletes: dict[str, dict[str, Positions]] = {}
 
 def _deleted(io: FileIO, path: str) -> dict[str, Positions]:
     if path not in _known_deletes:
+        if len(_known_deletes) >= FILES_AT_HAND:
+            _known_deletes.clear()
         with io.new_input(path).open() as stream:
             table = pq.read_table(stream, columns=["file_path", "pos"])
         paths = table["file_path"].combine_chunks().dictionary_encode()
@@ -238,8 +257,7 @@ def _delete_files(table: Table, found: list[tuple[DataFile, Positions]]) -> list
 def _delete_file(table: Table, partition: Record, parts: list[tuple[str, Positions]]) -> DataFile:
     paths = pa.concat_arrays([pa.repeat(path, len(positions)) for path, positions in parts])
     content = pa.table([paths, pa.array(np.concatenate([at for _, at in parts]))], schema=DELETE_SCHEMA)
-    name = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
-    location = table.location_provider().new_data_location(f"{name}-{_unique()}-deletes.parquet")
+    location = table.location_provider().new_data_location(f"{uuid.uuid4()}-deletes.parquet")
     output = table.io.new_output(location)
     with output.create() as stream:
         pq.write_table(content, stream, compression="zstd")
@@ -265,23 +283,6 @@ def _delete_file(table: Table, partition: Record, parts: list[tuple[str, Positio
     )
 
 
-def _unique() -> str:
-    import uuid
-
-    return uuid.uuid4().hex[:12]
-
-
-class _DeleteManifestWriter(ManifestWriterV2):
-    """PyIceberg writes manifests of data files only."""
-
-    def content(self) -> ManifestContent:
-        return ManifestContent.DELETES
-
-    @property
-    def _meta(self) -> dict[str, str]:
-        return {**super()._meta, "content": "deletes"}
-
-
 class _MergeWriter(SnapshotWriter):
     """Writes the snapshot of a merge."""
 
@@ -299,24 +300,13 @@ class _MergeWriter(SnapshotWriter):
         )
         kept = parent.manifests(self.table.io) if parent else []
         manifests = [self.added(added)] if added else []
-        manifests += [self._deletes(deletes)] if deletes else []
+        if deletes:
+            entries = (
+                ManifestEntry.from_args(status=ManifestEntryStatus.ADDED, snapshot_id=self.snapshot_id, data_file=file)
+                for file in deletes
+            )
+            manifests.append(self.manifest(metadata.default_spec_id, entries, content=ManifestContent.DELETES))
         self._commit(manifests + [one for one in kept if one.has_added_files() or one.has_existing_files()], summary)
-
-    def _deletes(self, files: list[DataFile]) -> ManifestFile:
-        with _DeleteManifestWriter(
-            self.table.spec(),
-            self.table.schema(),
-            self.table.io.new_output(self._path(f"{_unique()}-m1.avro")),
-            self.snapshot_id,
-            self._codec,  # type: ignore[arg-type]  # A table property, checked where it is used.
-        ) as writer:
-            for file in files:
-                writer.add_entry(
-                    ManifestEntry.from_args(
-                        status=ManifestEntryStatus.ADDED, snapshot_id=self.snapshot_id, data_file=file
-                    )
-                )
-        return writer.to_manifest_file()
 
 
 def row_counts(table: Table, day: str) -> dict[Any, int] | None:
