@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation
 
 from freshdata.environments.catalog import SEPARATOR, table_at
 from freshdata.lake.cursors import Cursor, read_cursor
@@ -52,18 +53,18 @@ def freeze(catalog: Catalog, production: Mapping[str, ModelInfo], built: Collect
         newest = next((found.snapshot_id for found in ancestors(table) if found.snapshot_id in seen), None)
         if newest is not None:
             read[name] = table_at(table, newest)
-    heads = {name: _head(table) for name, table in (read | compared).items()}
+    heads = {name: _heads(table) for name, table in (read | compared).items()}
     notes = [note for name, cursor in cursors.items() for note in _unequal(production[name], cursor, heads)]
     return Frozen(read, compared, tuple(notes))
 
 
-def _unequal(info: ModelInfo, cursor: Cursor | None, heads: Mapping[str, int | None]) -> list[str]:
+def _unequal(info: ModelInfo, cursor: Cursor | None, heads: Mapping[str, set[int]]) -> list[str]:
     if cursor is None:
         return [f"production's {info.name} was never run live: it may hold fewer rows"]
     notes = []
     if cursor.fingerprint != info.code_version:
         notes.append(f"production's {info.name} still has the rows of an earlier version of its model")
-    behind = [name for name in info.depends_on if cursor.upstream.get(name) != heads.get(name)]
+    behind = [name for name in info.depends_on if (found := heads.get(name)) and cursor.upstream.get(name) not in found]
     if behind:
         notes.append(
             f"production's {info.name} has not taken in all of {', '.join(behind)}: news makes a difference too"
@@ -71,6 +72,11 @@ def _unequal(info: ModelInfo, cursor: Cursor | None, heads: Mapping[str, int | N
     return notes
 
 
-def _head(table: Table) -> int | None:
-    head = table.current_snapshot()
-    return head.snapshot_id if head else None
+def _heads(table: Table) -> set[int]:
+    """The current snapshot, and those before it that hold the same rows in other files."""
+    found = set()
+    for snapshot in ancestors(table):
+        found.add(snapshot.snapshot_id)
+        if snapshot.summary is None or snapshot.summary.operation != Operation.REPLACE:
+            break
+    return found

@@ -69,6 +69,7 @@ def test_a_changed_formula_shows_exactly_what_it_changes(developer: Settings) ->
     assert carriers.values[0].production == 2.0
     assert carriers.values[0].environment == pytest.approx(8 / 3)
     assert any(gate.name == f"contract rules on {FLIGHTS}" and gate.passed for gate in plan.gates)
+    assert plan.notes == ()
 
 
 def test_an_added_column_is_built_on_productions_silver(developer: Settings) -> None:
