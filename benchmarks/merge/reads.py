@@ -11,7 +11,11 @@ from benchmarks.merge.lake import DAY_COLUMN, FIRST, SILVER, Lake, days, make_la
 from benchmarks.merge.merges import CARRIERS, told
 from benchmarks.merge.peer import Contender, Measured, Peer
 from benchmarks.merge.rows import FIRST_DAY, News, news
+from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import load_table, open_catalog
+from freshdata.lake.clustering import clustering_of
+from freshdata.lake.compaction import compact
+from freshdata.lake.health import Thresholds
 from freshdata.settings import Settings
 
 MERGES = 10
@@ -135,14 +139,13 @@ def _merge(lake: Lake, batches: list[News], home: Path, bars: Progress) -> int:
 
 
 def _compact(lake: Lake) -> None:
-    """Give the table as it is two names, and rewrite it under the second in sorted files."""
+    """Give the table as it is two names, and compact it under the second."""
     location = lake.table(SILVER).metadata_location
     lake.catalog.create_namespace_if_not_exists("bench")
     for name in (MERGED, COMPACTED):
         lake.catalog.register_table(name, location)
-    table = lake.table(COMPACTED)
-    rows = table.scan(row_filter=FIRST).to_arrow().sort_by([("tailnum", "ascending"), ("event_time", "ascending")])
-    table.overwrite(rows, overwrite_filter=FIRST)
+    clustering = clustering_of(lake.table(SILVER), load_contracts(lake.settings.contracts_dir))
+    compact(lake.table(COMPACTED), clustering, Thresholds(everything=True))
 
 
 def _check(found: list[Read]) -> None:
