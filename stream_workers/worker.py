@@ -26,6 +26,7 @@ from stream_workers.batch import Batch
 from stream_workers.bronze import BronzeWriter
 from stream_workers.clean import CleanPublisher
 from stream_workers.faults import reach
+from stream_workers.group_watch import GroupWatch
 from stream_workers.maintainer import Maintainer
 from stream_workers.metrics import Health, Metrics, MetricsServer
 from stream_workers.policy import LAKE_DOWN, CommitTrigger, Retry
@@ -81,9 +82,12 @@ class Worker:
         longest = int(config["max.poll.interval.ms"])
         # A loop that has not polled for longer has lost its partitions. Quix calculates with it: a text it cannot.
         self.health, config["max.poll.interval.ms"] = Health(longest / 1000), longest
+        group = f"freshdata-{self.topic}"
+        strategy = str(config["partition.assignment.strategy"])
+        self.watch = GroupWatch(settings, group, self.topic, strategy) if settings.worker_id else None
         application = Application(
             broker_address=ConnectionConfig.from_librdkafka_dict(client_config(settings), ignore_extras=True),
-            consumer_group=f"freshdata-{self.topic}",
+            consumer_group=group,
             auto_offset_reset="earliest",
             auto_create_topics=False,
             consumer_extra_config=config,
@@ -113,6 +117,8 @@ class Worker:
             self.consumer.subscribe(
                 [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
+            if self.watch:
+                self.watch.start()
             with self.consumer:
                 try:
                     while not self.stopping:
@@ -125,6 +131,8 @@ class Worker:
                 # Closing waits for the broker, for minutes if that is gone. What counts is in the table by now.
                 leave.start()
         finally:
+            if self.watch:
+                self.watch.close()
             if self.clean:
                 self.clean.close()
             self.maintainer.close()
