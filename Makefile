@@ -70,6 +70,15 @@ unit: setup ## Unit tests
 integration: setup ## Tests on a real broker, lake and Dagster instance
 	@$(PYTEST) tests/integration
 
+.PHONY: test-spark
+test-spark: setup ## The models on PySpark over a lake that DuckDB built
+	@$(PYTEST) tests/integration/test_spark.py
+
+.PHONY: test-trino
+test-trino: setup ## The same on Trino: fetches its server with Maven (830 MB), needs Java 24
+	@$(BIN)/python -m tests.trino
+	@$(PYTEST) tests/integration/test_trino.py
+
 .PHONY: browser
 browser: setup ## Tests that drive the Dagster UI in headless Chromium
 	@$(PYTEST) tests/browser

@@ -130,6 +130,16 @@ class FencedError(LakeError):
         self.found = found
 
 
+class OvertakenError(LakeError):
+    """Another run has changed how far the table has followed its upstream tables: the rows to write are the wrong ones.
+
+    The runner begins such a run anew by itself.
+    """
+
+    def __init__(self, table: str) -> None:
+        super().__init__(table, "another run moved its cursor in the meantime.", remedy="Run the model again.")
+
+
 class ClusterMismatchError(LakeError):
     """The table's offsets belong to another Kafka cluster.
 

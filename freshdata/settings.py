@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +31,11 @@ class Settings(BaseSettings):
         catalog_uri: SQLAlchemy or REST URI of the Iceberg catalog; None keeps a SQLite catalog in the home folder.
         catalog_warehouse: Location of the tables; None keeps them in the home folder.
         catalog_properties: PyIceberg catalog properties (``s3.endpoint`` …) passed through.
+        engine: What runs the models: ``duckdb`` in this process, ``spark``, or ``trino``.
+        spark_config: Spark properties (``spark.master`` …), before and beside FreshData's own.
+        trino_uri: Address of the Trino that the models run on, ``https://user@host:port``.
+        state_uri: PostgreSQL database for SQLMesh's state, ``postgresql://user:password@host:port/database``; None
+            keeps it in a file of the home folder, which one process at a time can use.
         worker_id: Name that a stream worker keeps over restarts (Kafka static membership): its successor gets its
             partitions at once, instead of after the session timeout.
         metrics_port: Loopback port on which a stream worker serves ``/metrics``, ``/healthz`` and ``/readyz``; None or
@@ -46,6 +52,10 @@ class Settings(BaseSettings):
     catalog_uri: str | None = None
     catalog_warehouse: str | None = None
     catalog_properties: dict[str, str] = {}
+    engine: Literal["duckdb", "spark", "trino"] = "duckdb"
+    spark_config: dict[str, str] = {}
+    trino_uri: str | None = None
+    state_uri: str | None = None
     worker_id: str | None = None
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
 

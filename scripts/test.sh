@@ -4,11 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Only the browser tests need a system package. As root it is installed; otherwise they are reported as skipped.
-if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  echo "▸ installing chromium for the browser tests"
-  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1 \
-    || echo "chromium could not be installed: the browser tests will be skipped." >&2
+# What only some tests need of the system. As root it is installed; otherwise those tests are reported as skipped.
+wanted=()
+command -v chromium >/dev/null || wanted+=(chromium)
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || wanted+=(postgresql)
+if [ "${#wanted[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "▸ installing ${wanted[*]} for the tests that need them"
+  (apt-get update -qq && apt-get install -y -qq --no-install-recommends "${wanted[@]}") >/dev/null 2>&1 \
+    || echo "${wanted[*]} could not be installed: their tests will be skipped." >&2
 fi
 make lint
 make types

@@ -28,6 +28,7 @@ from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
 from freshdata.transform.manifest import ModelInfo, load_manifest
 from freshdata.transform.results import ModelRun
+from freshdata.transform.retry import retry
 from freshdata.transform.runner import Runner
 from freshdata.transform.versions import (
     Version,
@@ -242,7 +243,6 @@ def _tag(catalog: Catalog, version: Version) -> None:
 def _rewind(catalog: Catalog, info: ModelInfo, head: tuple[int, int] | None) -> bool:
     """Roll a table back to a snapshot, with the columns it had, if a model's present code made that snapshot."""
     from freshdata.transform.deletes import deletes_table
-    from freshdata.transform.engine import retry_conflicts
 
     # What a table of deletes says was deleted is what the newer code took for deletes: it is made anew with its table.
     if head is None or not catalog.table_exists(info.name) or catalog.table_exists(deletes_table(info.name)):
@@ -258,7 +258,7 @@ def _rewind(catalog: Catalog, info: ModelInfo, head: tuple[int, int] | None) -> 
         {"ref-name": MAIN_BRANCH, "type": SnapshotRefType.BRANCH, "snapshot-id": snapshot_id}
     )
     updates = (main, SetCurrentSchemaUpdate.model_validate({"schema-id": schema_id}))
-    retry_conflicts(lambda: commit_on_head(load_table(catalog, info.name), updates))
+    retry(lambda: commit_on_head(load_table(catalog, info.name), updates), info.name)
     return True
 
 

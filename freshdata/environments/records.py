@@ -65,7 +65,9 @@ def environment_settings(settings: Settings, name: str) -> Settings:
             [f"it must be lower-case letters and digits, with single underscores between, at most {LONGEST_NAME}"],
             remedy="Choose another, for example your own in lower case.",
         )
-    return settings.for_home(settings.home / "environments" / name)
+    # Always on DuckDB: only this process's face of the catalog keeps an environment's tables apart from production's.
+    own = {"home_override": settings.home / "environments" / name, "engine": "duckdb", "state_uri": None}
+    return settings.model_copy(update=own)
 
 
 def read_environments(settings: Settings) -> list[Environment]:

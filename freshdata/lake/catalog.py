@@ -5,15 +5,15 @@ from urllib.parse import urlparse
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import NoSuchTableError, NotInstalledError, TableAlreadyExistsError
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import BucketTransform, IdentityTransform, Transform
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from freshdata.contracts import Contract
-from freshdata.errors import LakeError
+from freshdata.errors import LakeError, PrerequisiteError
 from freshdata.lake.publication import add_columns, iceberg_schema, publish
 from freshdata.settings import Settings
 
@@ -44,18 +44,34 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 def open_catalog(settings: Settings) -> Catalog:
-    """Open the instance's catalog: SQLite in its home folder, or the one that ``FRESHDATA_CATALOG_*`` names."""
-    uri = settings.catalog_uri or f"sqlite:///{settings.home}/catalog.db?timeout=60"
-    warehouse = settings.catalog_warehouse or f"file://{settings.home}/warehouse"
-    if uri.startswith("sqlite:///"):
+    """Open the instance's catalog: SQLite in its home folder, or the one that ``FRESHDATA_CATALOG_*`` names.
+
+    Raises:
+        PrerequisiteError: the database's driver is not installed.
+    """
+    properties = catalog_properties(settings)
+    if properties["uri"].startswith("sqlite:///"):
         settings.home.mkdir(parents=True, exist_ok=True)
-    kind = "rest" if urlparse(uri).scheme in ("http", "https") else "sql"
-    properties = {"type": kind, "uri": uri, "warehouse": warehouse} | settings.catalog_properties
     try:
         return load_catalog(CATALOG_NAME, **properties)
-    except OperationalError:
+    except DatabaseError:
         # Two workers that start at once both create the catalog's own tables; the one that comes second finds them.
         return load_catalog(CATALOG_NAME, **properties)
+    except NotInstalledError as error:
+        driver = getattr(error.__cause__, "name", None) or "a driver"
+        raise PrerequisiteError(
+            driver,
+            f"The catalog that FRESHDATA_CATALOG_URI names needs {driver}, which is not installed.",
+            remedy="Install it; PostgreSQL's with `pip install 'freshdata[postgres]'`.",
+        ) from error
+
+
+def catalog_properties(settings: Settings) -> dict[str, str]:
+    """PyIceberg's properties of the instance's catalog."""
+    uri = settings.catalog_uri or f"sqlite:///{settings.home}/catalog.db?timeout=60"
+    warehouse = settings.catalog_warehouse or f"file://{settings.home}/warehouse"
+    kind = "rest" if urlparse(uri).scheme in ("http", "https") else "sql"
+    return {"type": kind, "uri": uri, "warehouse": warehouse} | settings.catalog_properties
 
 
 def load_table(catalog: Catalog, name: str) -> Table:
@@ -160,7 +176,7 @@ def _create_table(
     sort_by: tuple[str, ...] = (),
 ) -> Table:
     """Create a table, or load the one there is."""
-    _ensure_namespace(catalog, name.rpartition(".")[0])
+    ensure_namespace(catalog, name.rpartition(".")[0])
     iceberg = iceberg_schema(schema)
     try:
         return catalog.create_table(
@@ -181,7 +197,8 @@ def _create_table(
         return catalog.load_table(name)
 
 
-def _ensure_namespace(catalog: Catalog, namespace: str) -> None:
+def ensure_namespace(catalog: Catalog, namespace: str) -> None:
+    """Create a namespace unless it exists."""
     try:
         catalog.create_namespace_if_not_exists(namespace)
     except IntegrityError:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
-from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table import DataScan, FileScanTask, IncrementalAppendScan, Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, TimestampType, TimestamptzType
@@ -91,16 +91,28 @@ def new_rows(
         columns: Columns to read; None reads all.
         until: The last snapshot to read; None reads up to the current one.
     """
-    selected = columns or ("*",)
+    if (scan := _news(table, after, until, columns or ("*",))) is None:
+        return table.schema().as_arrow().empty_table().select(columns or table.schema().column_names).to_reader()
+    return scan.to_arrow_batch_reader()
+
+
+def new_files(table: Table, after: int | None, until: int | None) -> list[DataFile]:
+    """The data files that hold the rows of :func:`new_rows`."""
+    scan = _news(table, after, until, ("*",))
+    return [task.file for task in scan.plan_files()] if scan is not None else []
+
+
+def _news(
+    table: Table, after: int | None, until: int | None, columns: tuple[str, ...]
+) -> DataScan | IncrementalAppendScan | None:
     head = table.current_snapshot()
     if after is not None and after == (until or (head.snapshot_id if head else None)):
-        # PyIceberg refuses an interval without a snapshot in it.
-        return table.schema().as_arrow().empty_table().select(columns or table.schema().column_names).to_reader()
+        return None  # PyIceberg refuses an interval without a snapshot in it.
     if after is None or not is_ancestor(table, after):
-        return table.scan(selected_fields=selected, snapshot_id=until).to_arrow_batch_reader()
+        return table.scan(selected_fields=columns, snapshot_id=until)
     return table.incremental_append_scan(
-        selected_fields=selected, from_snapshot_id_exclusive=after, to_snapshot_id_inclusive=until
-    ).to_arrow_batch_reader()
+        selected_fields=columns, from_snapshot_id_exclusive=after, to_snapshot_id_inclusive=until
+    )
 
 
 def appends_only(table: Table, after: int) -> bool:

@@ -86,6 +86,30 @@ def read_cursor(table: Table) -> Cursor | None:
     return None
 
 
+def common(catalog: Catalog, first: Cursor | None, second: Cursor | None) -> Cursor | None:
+    """What two cursors of one table have both seen: of each upstream table the earlier snapshot.
+
+    A table's cursor may move back, when a run that began with an older one replaces days.
+    """
+    if first == second:
+        return first
+    if first is None or second is None or first.fingerprint != second.fingerprint:
+        return Cursor({}, "")  # No code version: everything will be rebuilt.
+    upstream = {}
+    for name in first.upstream.keys() & second.upstream.keys():
+        pair = {first.upstream[name], second.upstream[name]}
+        # The history runs backwards. What has expired was before all that is left of it.
+        met = [one.snapshot_id for one in ancestors(catalog.load_table(name)) if one.snapshot_id in pair]
+        upstream[name] = next(iter(pair - set(met)), met[-1] if met else first.upstream[name])
+    marks = {
+        name: cursor.marks[name]
+        for cursor in (first, second)
+        for name, seen in upstream.items()
+        if cursor.upstream[name] == seen and name in cursor.marks
+    }
+    return Cursor(upstream, first.fingerprint, marks)
+
+
 def upstream_heads(catalog: Catalog, upstream: Iterable[str], seen: Cursor | None = None) -> dict[str, Snapshot]:
     """Upstream table to its current snapshot; a table that is missing or was never written to is left out.
 

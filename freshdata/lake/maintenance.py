@@ -25,6 +25,7 @@ from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import CURSOR_PROPERTY, read_cursor
 from freshdata.lake.orphans import remove_orphans
 from freshdata.lake.progress import PROGRESS_PROPERTY, ancestors, compacts, summary_property
+from freshdata.lake.scratch import NAMESPACE as SCRATCH
 from freshdata.lake.snapshots import SnapshotWriter, remove_snapshots
 from freshdata.lake.tags import drop_expired_refs
 
@@ -119,8 +120,10 @@ def maintain(catalog: Catalog, name: str, retention: Retention | None = None, *,
 
 
 def tables(catalog: Catalog) -> Iterator[str]:
-    """The names of all tables."""
+    """The names of all tables but those that last no longer than a run."""
     for namespace in catalog.list_namespaces():
+        if namespace == (SCRATCH,):
+            continue
         for identifier in catalog.list_tables(namespace):
             yield ".".join(identifier)
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 from freshdata.errors import QueryError
 from freshdata.lake.catalog import CATALOG_NAME
 from freshdata.lake.duck import attach_lake, catalog_face
+from freshdata.lake.scratch import NAMESPACE as SCRATCH
 from freshdata.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def connect(settings: Settings) -> "duckdb.DuckDBPyConnection":
     connection = duckdb.connect()
     attach_lake(connection, settings)
     catalog = catalog_face(settings).catalog
-    for (schema,) in (name for name in catalog.list_namespaces() if len(name) == 1):
+    for (schema,) in (name for name in catalog.list_namespaces() if len(name) == 1 and name != (SCRATCH,)):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
         for *_, table in catalog.list_tables(schema):
             name = f"{_quoted(schema)}.{_quoted(table)}"

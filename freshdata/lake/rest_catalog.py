@@ -3,8 +3,8 @@
 DuckDB reads and writes Iceberg only through a REST catalog; the platform's own is a SQLite file. This face answers
 just what DuckDB asks: read namespaces and tables, and commit to existing tables. Tables are created with PyIceberg
 (``ensure_table``), never through here. Every snapshot committed through the face carries the properties that
-:meth:`CatalogFace.stamp` set for its table: that is how a merge run by DuckDB gets its cursor into the same commit as
-its rows.
+:meth:`CatalogFace.stamp` set for its table, or is refused by it: that is how a merge run by DuckDB gets its cursor into
+the same commit as its rows.
 """
 
 import json
@@ -33,6 +33,8 @@ from pyiceberg.exceptions import (
 from pyiceberg.table import CommitTableRequest, CommitTableResponse, Table
 from pyiceberg.table.metadata import TableMetadata
 
+from freshdata.errors import OvertakenError
+
 SEPARATOR = "\x1f"
 # Error class to HTTP status and the name the protocol gives it; the first match counts.
 ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -42,6 +44,7 @@ ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (NamespaceAlreadyExistsError, 409, "AlreadyExistsException"),
     (NamespaceNotEmptyError, 409, "NamespaceNotEmptyException"),
     (CommitFailedException, 409, "CommitFailedException"),
+    (OvertakenError, 409, "CommitFailedException"),
     (CommitStateUnknownException, 500, "CommitStateUnknownException"),
     (ValidationError, 400, "BadRequestException"),
     (ValueError, 400, "BadRequestException"),
@@ -100,7 +103,7 @@ class CatalogFace:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self._stamps: dict[str, dict[str, str]] = {}
+        self._stamps: dict[str, Callable[[Table], dict[str, str]]] = {}
         self._lock = threading.Lock()
         self._routes: list[tuple[str, re.Pattern[str], Callable[[Request], Answer]]] = [
             (verb, re.compile(re.sub(r"\{\w+\}", "([^/]+)", path)), getattr(self, name))
@@ -126,12 +129,13 @@ class CatalogFace:
         self._server.server_close()
 
     @contextmanager
-    def stamp(self, table: str, properties: dict[str, str]) -> Iterator[None]:
+    def stamp(self, table: str, properties: Callable[[Table], dict[str, str]]) -> Iterator[None]:
         """Within the context, every snapshot committed to a table carries these summary properties.
 
         Args:
             table: Table identifier, ``namespace.table``.
-            properties: Snapshot summary properties.
+            properties: Gives the summary properties of a snapshot that follows a table's current one; what it raises
+                keeps the snapshot out.
         """
         with self._lock:
             self._stamps[table] = properties
@@ -141,10 +145,15 @@ class CatalogFace:
             with self._lock:
                 self._stamps.pop(table, None)
 
-    def stamped(self, table: str) -> dict[str, str]:
-        """The properties that snapshots of a table must carry now; for writers that do not come through the face."""
+    def stamped(self, table: Table) -> dict[str, str]:
+        """The properties that a table's next snapshot must carry; for writers that do not come through the face.
+
+        Args:
+            table: The table as it is when the snapshot is committed.
+        """
         with self._lock:
-            return dict(self._stamps.get(table, {}))
+            properties = self._stamps.get(".".join(table.name()))
+        return properties(table) if properties else {}
 
     def answer(self, verb: str, target: str, raw: bytes) -> Answer:
         """Answer one request; every failure becomes an Iceberg REST error body."""
@@ -207,14 +216,15 @@ class CatalogFace:
         return Answer(204)
 
     def _commit_table(self, request: Request) -> Answer:
-        properties = self.stamped(".".join(request.table))
+        # A commit of rows asserts the head that it saw: were the table to move after it is loaded, it would be refused.
+        table = self.catalog.load_table(request.table)
+        properties = self.stamped(table)
         for update in request.body.get("updates", ()):
             if update.get("action") == "add-snapshot":
                 update["snapshot"].setdefault("summary", {}).update(properties)
         commit = CommitTableRequest.model_validate(
             {"identifier": {"namespace": list(request.namespace), "name": request.table[-1]}} | request.body
         )
-        table = self.catalog.load_table(request.table)
         response = _commit(self.catalog, table, commit)
         return Answer(200, _described(response.metadata_location, response.metadata))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from freshdata.errors import PrerequisiteError
@@ -45,14 +46,38 @@ def find_java() -> str:
     return java
 
 
-def kafka_jars(settings: Settings) -> Path:
-    """Where Kafka's jars are, or belong: a folder named after the content of ``pom.xml``."""
+@dataclass(frozen=True)
+class Jars:
+    """What a profile of ``pom.xml`` resolves to.
+
+    Attributes:
+        profile: The profile's id.
+        name: Whose jars they are.
+        megabytes: Their size.
+        one: A pattern that one of the files has.
+        instead: What to do instead of having them.
+    """
+
+    profile: str
+    name: str
+    megabytes: int
+    one: str
+    instead: str
+
+
+KAFKA = Jars("kafka", "Kafka", 43, "kafka_*.jar", "set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka")
+SPARK = Jars("spark", "Iceberg for Spark", 62, "iceberg-*.jar", "name them in FRESHDATA_SPARK_CONFIG: spark.jars")
+TRINO = Jars("trino", "Trino", 833, "trino-server-*.tar.gz", "set FRESHDATA_TRINO_URI to use an existing Trino")
+
+
+def jars_folder(settings: Settings, wanted: Jars = KAFKA) -> Path:
+    """Where jars are, or belong: a folder named after the content of ``pom.xml``."""
     pom = settings.project / "pom.xml"
-    return settings.root / "jars" / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    return settings.root / "jars" / f"{wanted.profile}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
 
 
-def resolve_jars(settings: Settings) -> Path:
-    """Kafka's jars, resolved with Maven if they are not there yet.
+def resolve_jars(settings: Settings, wanted: Jars = KAFKA) -> Path:
+    """Jars, resolved with Maven if they are not there yet.
 
     Several processes may ask at once: one works, the others wait for it. A folder is complete or absent.
 
@@ -62,7 +87,7 @@ def resolve_jars(settings: Settings) -> Path:
     Raises:
         PrerequisiteError: the jars are missing, and Maven is missing too or failed.
     """
-    jars = kafka_jars(settings)
+    jars = jars_folder(settings, wanted)
     if jars.is_dir():
         return jars
     jars.parent.mkdir(parents=True, exist_ok=True)
@@ -72,29 +97,34 @@ def resolve_jars(settings: Settings) -> Path:
             return jars
         with tempfile.TemporaryDirectory(dir=jars.parent, prefix=".new-") as scratch:
             fetched = Path(scratch, "jars")
-            _show_progress(lambda advance: _run_maven(settings, fetched, advance))
+            _show_progress(wanted, lambda advance: _run_maven(settings, wanted, fetched, advance))
             fetched.rename(jars)
     return jars
 
 
-def _show_progress(work: Callable[[Callable[[str], None]], None]) -> None:
+def _show_progress(wanted: Jars, work: Callable[[Callable[[str], None]], None]) -> None:
     from rich.console import Console
 
-    with Console(stderr=True).status("Fetching Kafka's jars with Maven (43 MB, once) …") as status:
-        work(lambda text: status.update(f"Fetching Kafka's jars with Maven (43 MB, once): {text}"))
+    what = f"Fetching {wanted.name} with Maven ({wanted.megabytes} MB, once)"
+    with Console(stderr=True).status(f"{what} …") as status:
+        work(lambda text: status.update(f"{what}: {text}"))
 
 
-def _run_maven(settings: Settings, target: Path, advance: Callable[[str], None]) -> None:
+def _run_maven(settings: Settings, wanted: Jars, target: Path, advance: Callable[[str], None]) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise PrerequisiteError(
             "mvn",
-            "Maven was not found, and Kafka's jars are not there yet.",
-            remedy="Install Maven (for example `apt install maven`), "
-            "or set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka.",
+            f"Maven was not found, and the jars of {wanted.name} are not there yet.",
+            remedy=f"Install Maven (for example `apt install maven`), or {wanted.instead}.",
         )
-    command = [maven, "-B", "-f", str(settings.project / "pom.xml"), "dependency:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}", *_local_repository(settings)]
+    command = [maven, "-B", "-f", str(settings.project / "pom.xml"), f"-P{wanted.profile}"]
+    command += [
+        "dependency:copy-dependencies",
+        "-DincludeScope=runtime",
+        f"-DoutputDirectory={target}",
+        *_local_repository(settings),
+    ]
     told: list[str] = []
     with subprocess.Popen(
         command,
@@ -107,12 +137,12 @@ def _run_maven(settings: Settings, target: Path, advance: Callable[[str], None])
             told.append(line)
             if match := re.search(r"(?:Downloaded from \S+ .*|Copying )([^/\s]+\.jar)", line):
                 advance(match[1])
-    if process.returncode or not any(target.glob("kafka_*.jar")):
+    if process.returncode or not any(target.glob(wanted.one)):
         reason = next((line.strip() for line in told if "ERROR" in line), f"exit code {process.returncode}")
         raise PrerequisiteError(
             "mvn",
-            f"Maven could not fetch Kafka's jars: {reason[:400]}.",
-            remedy=f"Check the network and Maven's settings, then try `{' '.join(command[:5])}`.",
+            f"Maven could not fetch {wanted.name}: {reason[:400]}.",
+            remedy=f"Check the network and Maven's settings, then try `{' '.join(command[:6])}`.",
         )
 
 

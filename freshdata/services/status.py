@@ -11,6 +11,7 @@ from freshdata.contracts import Contract, load_contracts
 from freshdata.errors import LakeError, ServiceError
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.progress import read_progress
+from freshdata.lake.scratch import NAMESPACE as SCRATCH
 from freshdata.services.broker import running_broker
 from freshdata.services.instance import platform_state
 from freshdata.services.kafka import end_offsets
@@ -86,7 +87,7 @@ def read_status(settings: Settings) -> Status:
     tables: dict[str, Table] = {}
     if settings.catalog_uri or (settings.home / "catalog.db").is_file():
         catalog = open_catalog(settings)
-        for namespace in sorted(catalog.list_namespaces(), key=_layer):
+        for namespace in sorted(set(catalog.list_namespaces()) - {(SCRATCH,)}, key=_layer):
             tables |= {".".join(name): catalog.load_table(name) for name in sorted(catalog.list_tables(namespace))}
     kafka = settings.kafka_bootstrap or running_broker(settings)
     times = {contract.rules.event_time_field for contract in contracts.values() if contract.stream}

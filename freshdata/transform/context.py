@@ -2,25 +2,21 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from freshdata.errors import TransformError
 from freshdata.settings import Settings
+from freshdata.transform.state import LONGEST_WAIT_SECONDS, state_to_alter, wait_for_state
 
 if TYPE_CHECKING:
     from sqlmesh import Context
 
-LONGEST_WAIT_SECONDS = 180.0
-FIRST_DELAY_SECONDS = 0.05
-LONGEST_DELAY_SECONDS = 1.0
-
 
 @contextmanager
 def open_context(settings: Settings, *, longest_wait: float = LONGEST_WAIT_SECONDS) -> Iterator["Context"]:
-    """A SQLMesh context on the instance; the instance's state is held for this process while it is open.
+    """A SQLMesh context on the instance; a state in a file is held for this process while it is open.
 
     Args:
         settings: The instance.
@@ -36,9 +32,10 @@ def open_context(settings: Settings, *, longest_wait: float = LONGEST_WAIT_SECON
     from freshdata.transform.project import project_config
 
     config = project_config(settings)
-    _wait_for_state(settings, longest_wait)
+    wait_for_state(settings, longest_wait)
     try:
-        context = Context(paths=[str(settings.models_dir)], config=config)
+        with state_to_alter(settings):
+            context = Context(paths=[str(settings.models_dir)], config=config)
     except SQLMeshError as error:
         raise TransformError(
             "of this project", f"cannot be loaded: {error}.", remedy="Correct the file it names."
@@ -69,25 +66,3 @@ def refuse_lint_errors(context: "Context") -> None:
     if found:
         complaints = "; ".join(f"{item.model.name} breaks {item.rule.name}: {item.violation_msg}" for item in found)
         raise TransformError("of this project", f"cannot be deployed: {complaints}", remedy="Correct the models named.")
-
-
-def _wait_for_state(settings: Settings, longest_wait: float) -> None:
-    import duckdb
-
-    path = settings.home / "sqlmesh" / "state.duckdb"
-    deadline, delay = time.monotonic() + longest_wait, FIRST_DELAY_SECONDS
-    while True:
-        try:
-            duckdb.connect(str(path)).close()
-        except duckdb.IOException as error:
-            # DuckDB's own message names the process that holds the file.
-            if time.monotonic() > deadline:
-                raise TransformError(
-                    "of this instance",
-                    f"another process still transforms after {longest_wait:.0f} s: {error}.",
-                    remedy="Wait for it to end, or stop it.",
-                ) from error
-        else:
-            return
-        time.sleep(delay)
-        delay = min(delay * 2, LONGEST_DELAY_SECONDS)

@@ -58,7 +58,7 @@ class Evaluation:
             TransformError: the query or an audit fails.
         """
         snapshot, span = self._snapshots[info.name], self._span(first, last)
-        with _explained(info):
+        with self._explained(info):
             self._context.snapshot_evaluator.evaluate(
                 snapshot,
                 allow_destructive_snapshots=set(),
@@ -80,21 +80,21 @@ class Evaluation:
         """Audit the rows that a merge wrote, by those audits that judge each row, or each key, by itself; else days."""
         adapter, snapshot = self._context.engine_adapter, self._snapshots[info.name]
         key = set(snapshot.model.kind.property_names("unique_key"))
-        adapter.stage(WRITTEN, written.to_reader())
+        relation = adapter.stage_rows(WRITTEN, written.to_reader())
         outcomes = []
         try:
             for audit, arguments in snapshot.node.audits_with_args:
                 span = self._span(first, last)
                 if _judges_rows(audit, arguments, key):
-                    span["this_model"] = f"temp.main.{WRITTEN}"
-                with _explained(info):
+                    span["this_model"] = relation
+                with self._explained(info):
                     outcomes.append(
                         self._context.snapshot_evaluator._audit(  # noqa: SLF001 - the public one runs all audits.
                             audit=audit, audit_args=dict(arguments), snapshot=snapshot, **span
                         )
                     )
         finally:
-            adapter.unstage(WRITTEN)
+            adapter.unstage(relation)
         return _results(outcomes)
 
     def audit(self, info: ModelInfo, first: date, last: date, *, table: str | None = None) -> tuple[AuditResult, ...]:
@@ -110,7 +110,7 @@ class Evaluation:
             TransformError: an audit cannot be run.
         """
         span = self._span(first, last) | ({"this_model": table} if table else {})
-        with _explained(info):
+        with self._explained(info):
             outcomes = self._context.snapshot_evaluator.audit(self._snapshots[info.name], **span)
         return _results(outcomes)
 
@@ -144,7 +144,7 @@ class Evaluation:
         columns = model.columns_to_types_or_raise
         rows = marked(self._rendered(info, self._ever()), tuple(columns), removes)
         table = model.kind.keyed(f"{CATALOG_NAME}.{info.name}", columns)
-        with _explained(info):
+        with self._explained(info):
             remember(self._context.engine_adapter, table, model.time_column.column, rows, whole=True)
 
     def _rendered(self, info: ModelInfo, span: dict[str, Any]) -> "exp.Query":
@@ -168,6 +168,19 @@ class Evaluation:
             "snapshots": {snapshot.name: snapshot for snapshot in self._snapshots.values()},
             "deployability_index": DeployabilityIndex.all_deployable(),
         }
+
+    @contextmanager
+    def _explained(self, info: ModelInfo) -> Iterator[None]:
+        from sqlmesh.utils.errors import SQLMeshError
+
+        try:
+            yield
+        except (SQLMeshError, *self._context.engine_adapter.ERRORS) as error:
+            raise TransformError(
+                info.name,
+                f"failed: {root_cause(error)}.",
+                remedy=f"Correct {info.path}, or the data it reads, and run it again.",
+            ) from error
 
 
 def _stored(model: "Model", query: "exp.Query") -> "exp.Query":
@@ -193,21 +206,6 @@ def _judges_rows(audit: Any, arguments: dict[str, Any], key: set[str]) -> bool:
         return key <= {column.name for column in arguments["columns"].find_all(exp.Column)}
     seen = audit.query.find(exp.AggFunc, exp.Window, exp.Group, exp.Join, exp.Limit)
     return seen is None and sum(1 for _ in audit.query.find_all(exp.From)) == 1
-
-
-@contextmanager
-def _explained(info: ModelInfo) -> Iterator[None]:
-    import duckdb
-    from sqlmesh.utils.errors import SQLMeshError
-
-    try:
-        yield
-    except (SQLMeshError, duckdb.Error) as error:
-        raise TransformError(
-            info.name,
-            f"failed: {root_cause(error)}.",
-            remedy=f"Correct {info.path}, or the data it reads, and run it again.",
-        ) from error
 
 
 def root_cause(error: BaseException) -> str:

@@ -84,8 +84,10 @@ def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
         return _from_json(path.read_text())
     from freshdata.transform.context import open_context
 
-    # A home of its own: the manifest does not depend on the instance, whose state another process may hold.
-    with TemporaryDirectory() as home, open_context(settings.for_home(Path(home))) as context:
+    # A home of its own: the manifest does not depend on the instance, whose state another process may hold, nor on its
+    # engine, which may be slow to start.
+    own = {"engine": "duckdb", "state_uri": None, "catalog_uri": None, "catalog_warehouse": None}
+    with TemporaryDirectory() as home, open_context(settings.for_home(Path(home)).model_copy(update=own)) as context:
         manifest = build_manifest(context, settings)
     _keep(path, manifest)
     return manifest

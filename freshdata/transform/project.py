@@ -24,7 +24,8 @@ from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.lake.catalog import CATALOG_NAME, bronze_schema
 from freshdata.settings import Settings
-from freshdata.transform.engine import LakeConnectionConfig
+from freshdata.transform.engines import connection
+from freshdata.transform.state import state_connection
 
 SQL_TYPES = {
     pa.string(): "TEXT",
@@ -105,19 +106,21 @@ def project_config(settings: Settings) -> Config:
     """Configure SQLMesh for an instance: everything that it writes goes into the instance's home folder."""
     folder = settings.home / "sqlmesh"
     folder.mkdir(parents=True, exist_ok=True)
+    local = settings.engine == "duckdb"
     return Config(
         gateways={
-            "local": GatewayConfig(
-                connection=LakeConnectionConfig(settings=settings),
-                state_connection=DuckDBConnectionConfig(database=str(folder / "state.duckdb")),
+            settings.engine: GatewayConfig(
+                connection=connection(settings),
+                state_connection=state_connection(settings),
                 test_connection=DuckDBConnectionConfig(connector_config={"TimeZone": "UTC"}),
             )
         },
-        default_gateway="local",
+        default_gateway=settings.engine,
         model_defaults=ModelDefaultsConfig(
             dialect="duckdb", start=instance_clock(settings.home).start.isoformat(), cron="@daily"
         ),
-        environment_catalog_mapping={"^prod$": CATALOG_NAME, ".*": "dev"},
+        # DuckDB keeps the views of development environments in a catalog of its own.
+        environment_catalog_mapping={"^prod$": CATALOG_NAME, ".*": "dev"} if local else {},
         virtual_environment_mode=VirtualEnvironmentMode.DEV_ONLY,
         loader=ContractLoader,
         loader_kwargs={"contracts": str(settings.contracts_dir)},

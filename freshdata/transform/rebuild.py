@@ -95,7 +95,8 @@ class Rebuild:
         started, live = time.monotonic(), load_table(self._catalog, info.name)
         shadow = self._fork(live, info)
         try:
-            rows = self._fill(info, shadow, days, advance)
+            self._fill(info, shadow, days, advance)
+            rows = self._counted(f"SELECT * FROM {CATALOG_NAME}.{_shadow(info)}")  # noqa: S608 - a model's name.
             self._refuse_by_audit(info, days)
             gained = self._counted(self._difference(info, days, _shadow(info), info.name))
             lost = self._counted(self._difference(info, days, info.name, _shadow(info)))
@@ -124,21 +125,15 @@ class Rebuild:
 
     def _fill(
         self, info: ModelInfo, shadow: Table, days: tuple[date, date], advance: Callable[[int, int], None]
-    ) -> int:
+    ) -> None:
         stretches = [days]
         if info.partition_column:
             begins = range(days[0].toordinal(), days[1].toordinal() + 1, STRETCH_DAYS)
             stretches = [(date.fromordinal(b), min(date.fromordinal(b + STRETCH_DAYS - 1), days[1])) for b in begins]
-        total = 0
         for number, (first, last) in enumerate(stretches):
             advance(number, len(stretches))
-            rows = self._adapter.fetch_arrow(self._evaluation.query(info, first, last))
-            if rows.num_rows:
-                shape = shadow.schema().as_arrow()  # Its columns may have another order than the model's.
-                shadow.append(rows.select(shape.names).cast(shape))
-            total += rows.num_rows
+            self._adapter.append(shadow, self._evaluation.query(info, first, last))
         advance(len(stretches), len(stretches))
-        return total
 
     def _refuse_by_audit(self, info: ModelInfo, days: tuple[date, date]) -> None:
         audits = self._evaluation.audit(info, *days, table=f"{CATALOG_NAME}.{_shadow(info)}")
@@ -150,7 +145,10 @@ class Rebuild:
             )
 
     def _counted(self, query: str) -> int:
-        (count,) = self._adapter.fetchone(f"SELECT COUNT(*) FROM ({query})")  # noqa: S608 - one of those below.
+        from sqlglot import parse_one
+
+        # Parsed, so that it is said in the engine's own SQL.
+        (count,) = self._adapter.fetchone(parse_one(f"SELECT COUNT(*) FROM ({query}) AS found", dialect="duckdb"))  # noqa: S608
         return int(count)
 
     def _difference(
@@ -171,12 +169,15 @@ class Rebuild:
         Raises:
             TransformError: keys would go.
         """
+        from sqlglot import parse_one
+
         keys = info.grain or tuple(info.columns)
         gone = self._difference(info, days, info.name, _shadow(info), keys)
         count = self._counted(gone)
         if not count:
             return
-        some = self._adapter.fetchall(f"SELECT * FROM ({gone}) LIMIT {EXAMPLES}")  # noqa: S608 - as above.
+        query = f"SELECT * FROM ({gone}) AS gone LIMIT {EXAMPLES}"  # noqa: S608 - as above.
+        some = self._adapter.fetchall(parse_one(query, dialect="duckdb"))
         examples = "; ".join(", ".join(str(value) for value in row) for row in some)
         raise TransformError(
             info.name,
@@ -208,8 +209,8 @@ class Rebuild:
             return days[0] <= day <= days[1]
 
         ranges = (days,) if days else None
-        with self._stamps.stamped(info, "rebuild", cursor, ranges):
-            snapshot = take_over(live, shadow, self._stamps.of(info), within=replaced, admit=refuse_news)
+        with self._stamps.stamped(info, "rebuild", lambda _: cursor, ranges):
+            snapshot = take_over(live, shadow, self._stamps.of(live), within=replaced, admit=refuse_news)
         return snapshot.snapshot_id
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pyiceberg.table import Table
 
 from freshdata.contracts import load_contracts
-from freshdata.errors import TransformError
+from freshdata.errors import OvertakenError, TransformError
 from freshdata.lake.catalog import CATALOG_NAME, ensure_stream_tables, ensure_table, load_table
-from freshdata.lake.changes import date_ranges, new_rows
-from freshdata.lake.cursors import COMMIT_PROPERTY, read_cursor
+from freshdata.lake.changes import date_ranges
+from freshdata.lake.cursors import COMMIT_PROPERTY, Cursor, common, read_cursor
 from freshdata.lake.duck import catalog_face
 from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
@@ -30,8 +30,10 @@ from freshdata.transform.keyed import row_counts
 from freshdata.transform.manifest import ModelInfo, build_manifest, project_fingerprint, table_name
 from freshdata.transform.rebuild import Rebuild, Rebuilt
 from freshdata.transform.results import AuditResult, Mode, ModelRun, Pending
+from freshdata.transform.retry import retry
 from freshdata.transform.slices import Slice
 from freshdata.transform.stamps import Stamps, code_properties
+from freshdata.transform.state import state_to_alter
 from freshdata.transform.upstream import Upstream
 from freshdata.transform.versions import keep_deployed
 
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["AuditResult", "ModelRun", "Pending", "Runner", "open_runner"]
 
 MERGE_KIND = "merge_by_key"
-# The temporary table that holds a stream's new rows while they are merged.
-NEWS = "news"
 
 
 @contextmanager
@@ -98,7 +98,8 @@ class Runner:
             refuse_lint_errors(self._context)
             marker.unlink(missing_ok=True)  # Half a deployment must not pass for the one before.
             try:
-                self._context.plan("prod", auto_apply=True, no_prompts=True, skip_backfill=True, skip_tests=True)
+                with state_to_alter(self._settings):
+                    self._context.plan("prod", auto_apply=True, no_prompts=True, skip_backfill=True, skip_tests=True)
             except SQLMeshError as error:
                 raise TransformError(
                     "of this project",
@@ -122,19 +123,7 @@ class Runner:
             TransformError: there is no such model, or its query fails.
         """
         info, started = self._model(model), time.monotonic()
-        pending = self.pending(model)
-        if not pending.behind:
-            return self._outcome(info, "live", started, days=frozenset(), note="up to date")
-        if not pending.cursor.upstream:
-            return self._outcome(info, "live", started, days=frozenset(), note="its upstream tables are empty")
-        audits: tuple[AuditResult, ...] = ()
-        ranges = None if pending.dates is None else tuple(date_ranges(pending.dates))
-        with self._stamps.stamped(info, "live", pending.cursor, ranges) as run:
-            if ranges != ():
-                audits = self._evaluate_live(info, pending, ranges)
-            self._stamps.carry_cursor(info, run)
-        note = pending.note or ("" if audits else "its upstream tables moved, but none of its days changed")
-        return self._outcome(info, "live", started, days=pending.dates, audits=audits, note=note)
+        return retry(lambda: self._follow(info, started), model, lambda error: isinstance(error, OvertakenError))
 
     def run_partitions(self, model: str, start: date, end: date, *, tenant: str | None = None) -> ModelRun:
         """Rebuild days whole from upstream.
@@ -152,8 +141,15 @@ class Runner:
         if info.partition_column is None:
             raise TransformError(model, "has no daily partitions.", remedy="Run it whole.")
         ranges = ((start, end),)
-        with self._stamps.stamped(info, "partitions", read_cursor(self._table(model)), ranges):
+        seen = read_cursor(self._table(model))
+
+        def cursor(table: Table) -> Cursor | None:
+            # A live run may have moved it on meanwhile; what that one added to these days is replaced by older rows.
+            return common(self._catalog, seen, read_cursor(table))
+
+        with self._stamps.stamped(info, "partitions", cursor, ranges) as run:
             audits = self._evaluation.store(info, start, end, Slice(ranges, self._tenant(info, tenant)))
+            self._stamps.carry_cursor(info, run)
         days = frozenset(date.fromordinal(day) for day in range(start.toordinal(), end.toordinal() + 1))
         return self._outcome(info, "partitions", started, days=days, audits=audits)
 
@@ -165,8 +161,8 @@ class Runner:
         """
         info, started = self._model(model), time.monotonic()
         pending = replace(self.pending(model), dates=None, keyed=False)
-        with self._stamps.stamped(info, "full", pending.cursor, None) as run:
-            audits = self._evaluate_live(info, pending, None)
+        with self._stamps.stamped(info, "full", lambda _: pending.cursor, None) as run:
+            audits = self._evaluate_live(info, pending, None, None)
             self._stamps.carry_cursor(info, run)
         return self._outcome(info, "full", started, days=None, audits=audits)
 
@@ -224,6 +220,29 @@ class Runner:
         info = self._model(model)
         return str(self._evaluation.query(info, *self._bounds(info)).sql("duckdb"))
 
+    def _follow(self, info: ModelInfo, started: float) -> ModelRun:
+        seen = read_cursor(self._table(info.name))
+        pending = self._upstream.pending(info, seen)
+        if not pending.behind:
+            return self._outcome(info, "live", started, days=frozenset(), note="up to date")
+        if not pending.cursor.upstream:
+            return self._outcome(info, "live", started, days=frozenset(), note="its upstream tables are empty")
+        audits: tuple[AuditResult, ...] = ()
+        ranges = None if pending.dates is None else tuple(date_ranges(pending.dates))
+
+        def cursor(table: Table) -> Cursor:
+            # A part of the table stands for all news only on top of what the run began with.
+            if (ranges is not None or pending.keyed) and read_cursor(table) != seen:
+                raise OvertakenError(info.name)
+            return pending.cursor
+
+        with self._stamps.stamped(info, "live", cursor, ranges) as run:
+            if ranges != ():
+                audits = self._evaluate_live(info, pending, ranges, seen)
+            self._stamps.carry_cursor(info, run)
+        note = pending.note or ("" if audits else "its upstream tables moved, but none of its days changed")
+        return self._outcome(info, "live", started, days=pending.dates, audits=audits, note=note)
+
     def _tenant(self, info: ModelInfo, tenant: str | None) -> tuple[str, str] | None:
         column = self._upstream.tenant_column(info)
         return (column, tenant) if tenant is not None and column else None
@@ -237,7 +256,11 @@ class Runner:
         return self.manifest[name]
 
     def _evaluate_live(
-        self, info: ModelInfo, pending: Pending, ranges: tuple[tuple[date, date], ...] | None
+        self,
+        info: ModelInfo,
+        pending: Pending,
+        ranges: tuple[tuple[date, date], ...] | None,
+        seen: Cursor | None,
     ) -> tuple[AuditResult, ...]:
         if ranges is None and not pending.keyed:
             return self._evaluation.store(info, *self._bounds(info), Slice())
@@ -247,15 +270,13 @@ class Runner:
         if ranges and (info.kind != MERGE_KIND or len(info.depends_on) > 1 or pending.whole_days):
             return self._evaluation.store(info, first, last, Slice(ranges))
         (stream,) = info.depends_on
-        cursor = read_cursor(self._table(info.name))
-        after = cursor.upstream.get(stream) if cursor else None
-        head = pending.cursor.upstream.get(stream)
-        self._adapter.stage(NEWS, new_rows(self._table(stream), after, until=head))
+        after = seen.upstream.get(stream) if seen else None
+        relation = self._adapter.stage(self._table(stream), after, pending.cursor.upstream.get(stream))
         try:
-            reads = {f"{CATALOG_NAME}.{stream}": f"temp.main.{NEWS}"}
+            reads = {f"{CATALOG_NAME}.{stream}": relation}
             return self._evaluation.store(info, first, last, Slice(ranges, merge=True, reads=reads))
         finally:
-            self._adapter.unstage(NEWS)
+            self._adapter.unstage(relation)
 
     def _bounds(self, info: ModelInfo, *, stored: bool = False) -> tuple[date, date]:
         """First and last day of the rows upstream, and of the table's own; any day when there are none."""

@@ -2,24 +2,28 @@
 
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+
+from pyiceberg.table import Table
 
 from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import (
     COMMIT_PROPERTY,
+    CURSOR_PROPERTY,
     INTERVAL_PROPERTY,
     MODE_PROPERTY,
     MODEL_PROPERTY,
     RUN_PROPERTY,
     Cursor,
 )
-from freshdata.lake.progress import summary_property
+from freshdata.lake.progress import ancestors, summary_property
 from freshdata.lake.rest_catalog import CatalogFace
 from freshdata.settings import Settings
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import Mode
+from freshdata.transform.retry import retry
 from freshdata.transform.versions import kept_commit
 
 GIT_SECONDS = 10.0
@@ -39,26 +43,36 @@ class Stamps:
 
     @contextmanager
     def stamped(
-        self, info: ModelInfo, mode: Mode, cursor: Cursor | None, ranges: tuple[tuple[date, date], ...] | None
+        self,
+        info: ModelInfo,
+        mode: Mode,
+        cursor: Callable[[Table], Cursor | None],
+        ranges: tuple[tuple[date, date], ...] | None,
     ) -> Iterator[str]:
         """Within the context, the table's snapshots carry the cursor and say which run made them; yields its id.
 
         Args:
             info: The model.
             mode: How it is run.
-            cursor: What the table will have seen.
+            cursor: What a table will have seen with the run's rows, given the table as it is before; what it raises
+                keeps them out.
             ranges: The days it recomputes, each range's first and last; None for all.
         """
         run = uuid.uuid4().hex
         interval = "all" if ranges is None else ",".join(f"{first}/{last}" for first, last in ranges)
         properties = {MODEL_PROPERTY: info.name, MODE_PROPERTY: mode, RUN_PROPERTY: run, INTERVAL_PROPERTY: interval}
-        properties |= self._properties | (cursor.properties() if cursor else {})
-        with self._face.stamp(info.name, properties):
+        properties |= self._properties
+
+        def stamp(table: Table) -> dict[str, str]:
+            seen = cursor(table)
+            return properties | (seen.properties() if seen else {})
+
+        with self._face.stamp(info.name, stamp):
             yield run
 
-    def of(self, info: ModelInfo) -> dict[str, str]:
-        """What a snapshot of the table must say now, for writers that do not come through the face."""
-        return self._face.stamped(info.name)
+    def of(self, table: Table) -> dict[str, str]:
+        """What a table's next snapshot must say, for writers that do not come through the face."""
+        return self._face.stamped(table)
 
     def carry_cursor(self, info: ModelInfo, run: str) -> None:
         """Make sure that the run's cursor is in the table, by an empty snapshot if the run changed no row.
@@ -67,17 +81,19 @@ class Stamps:
         An engine that cannot stamp its commits gets its cursor here: a crash before repeats the run, which changes
         nothing.
         """
-        from freshdata.transform.engine import retry_conflicts
 
         def commit() -> None:
             table = load_table(self._face.catalog, info.name)
-            head = table.current_snapshot()
-            if head is not None and summary_property(head, RUN_PROPERTY) == run:
+            for snapshot in ancestors(table):
+                if summary_property(snapshot, RUN_PROPERTY) == run and summary_property(snapshot, CURSOR_PROPERTY):
+                    return
+            properties = self.of(table)
+            if CURSOR_PROPERTY not in properties:
                 return
-            with table.transaction() as change, change.update_snapshot(snapshot_properties=self.of(info)).fast_append():
+            with table.transaction() as change, change.update_snapshot(snapshot_properties=properties).fast_append():
                 pass
 
-        retry_conflicts(commit)
+        retry(commit, info.name)
 
 
 def code_properties(settings: Settings) -> dict[str, str]:

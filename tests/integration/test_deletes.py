@@ -16,7 +16,7 @@ from pyiceberg.catalog import Catalog
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.query import connect
 from freshdata.settings import Settings
-from freshdata.transform.engine import LakeEngineAdapter
+from freshdata.transform.engines.duckdb import DuckDBLakeAdapter
 from freshdata.transform.runner import Runner, open_runner
 from tests.bronze import rows
 from tests.changes import change, land, shop
@@ -220,14 +220,14 @@ def test_a_crash_after_the_deletes_are_remembered_is_repaired_by_the_next_run(
     land(settings, [insert])
     follow(runner)
     land(settings, [delete])
-    merge = LakeEngineAdapter.merge
+    merge = DuckDBLakeAdapter.merge
 
     def killed(adapter: Any, table: Any, *args: Any, **kwargs: Any) -> None:
         if "__deletes" not in str(table):
             raise KeyboardInterrupt
         merge(adapter, table, *args, **kwargs)
 
-    monkeypatch.setattr(LakeEngineAdapter, "merge", killed)
+    monkeypatch.setattr(DuckDBLakeAdapter, "merge", killed)
     with pytest.raises(KeyboardInterrupt):
         runner.run_live(MOVING)
     monkeypatch.undo()

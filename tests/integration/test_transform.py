@@ -141,6 +141,68 @@ def test_repeated_rows_change_nothing_and_are_passed(runner: Runner, catalog: Ca
     assert cursor.upstream == {"bronze.flight_events": head(catalog, "bronze.flight_events")}
 
 
+def test_a_live_run_that_another_run_overtakes_begins_anew(
+    runner: Runner, catalog: Catalog, day: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(catalog, "flight_events", [flight_event(day, 1)])
+    follow(runner)
+    # A partition run of another process begins here: this is what it has seen, and what it will write.
+    before, begun = of_day(catalog, FLIGHTS, day), read_cursor(load_table(catalog, FLIGHTS))
+    assert begun is not None
+    append(catalog, "flight_events", [flight_event(day, 2)])
+    follow(runner)
+    append(catalog, "flight_events", [flight_event(day, 3)])
+    adapter = runner._adapter
+    stage, overtaken = type(adapter).stage, []
+
+    def overtake(self: Any, *arguments: Any) -> str:
+        relation: str = stage(self, *arguments)
+        if not overtaken:
+            table = load_table(catalog, FLIGHTS)
+            replaced = pa.Table.from_pylist(before, schema=table.schema().as_arrow())
+            overtaken.append(day)
+            table.overwrite(replaced, f"flight_date = '{day}'", snapshot_properties=begun.properties())
+        return relation
+
+    monkeypatch.setattr(type(adapter), "stage", overtake)
+    runs = follow(runner)
+    assert overtaken
+    # The row that the other run took back is there again, beside the news.
+    assert runs[FLIGHTS].partitions == {day: 3}
+    assert [row["flight"] for row in of_day(catalog, FLIGHTS, day)] == [1, 2, 3]
+    assert of_day(catalog, CARRIERS, day)[0]["flights"] == 3
+
+
+def test_a_partition_run_leaves_no_newer_cursor_than_it_has_seen(
+    runner: Runner, catalog: Catalog, day: date, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(catalog, "flight_events", [flight_event(day, 1)])
+    follow(runner)
+    begun = read_cursor(load_table(catalog, FLIGHTS))
+    assert begun is not None
+    adapter = type(runner._adapter)
+    fetch, overtaken = adapter.fetch_arrow, []
+
+    def overtake(self: Any, query: Any) -> pa.Table:
+        rows = fetch(self, query)
+        if not overtaken:
+            overtaken.append(day)
+            # Before these rows are stored, a live run of another process takes in an event that they lack.
+            bronze = append(catalog, "flight_events", [flight_event(day, 2)])
+            table = load_table(catalog, FLIGHTS)
+            news = pa.Table.from_pylist(of_day(catalog, "bronze.flight_events", day)[-1:])
+            fitting = news.select(table.schema().column_names).cast(table.schema().as_arrow())
+            newer = dataclasses.replace(begun, upstream={"bronze.flight_events": bronze})
+            table.append(fitting, snapshot_properties=newer.properties())
+        return rows
+
+    monkeypatch.setattr(adapter, "fetch_arrow", overtake)
+    runner.run_partitions(FLIGHTS, day, day)
+    assert [row["flight"] for row in of_day(catalog, FLIGHTS, day)] == [1]
+    assert read_cursor(load_table(catalog, FLIGHTS)) == begun
+    assert runner.run_live(FLIGHTS).partitions == {day: 2}
+
+
 def test_partition_runs_leave_the_cursor_where_it_was(runner: Runner, catalog: Catalog, day: date) -> None:
     append(catalog, "flight_events", [flight_event(day, 1)])
     follow(runner)

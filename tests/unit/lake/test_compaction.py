@@ -343,7 +343,8 @@ import sys
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.query import connect
 from freshdata.settings import load_settings
-from freshdata.transform.engine import retry_conflicts
+from freshdata.transform.engines.duckdb import lost
+from freshdata.transform.retry import retry
 from tests.unit.lake.test_compaction import DAYS, NAME, commit, merge
 settings = load_settings()
 table = open_catalog(settings).load_table(NAME)
@@ -351,7 +352,7 @@ with connect(settings) as duck:
     print("ready", flush=True)
     for number in range(8):
         commit(table, 1000 + number, day=DAYS[number % 2])
-        retry_conflicts(lambda: merge(duck, DAYS[number % 2], [number, 1000 + number], f"m{number}"))
+        retry(lambda: merge(duck, DAYS[number % 2], [number, 1000 + number], f"m{number}"), NAME, lost)
 """
 
 

@@ -54,7 +54,7 @@ def test_every_snapshot_of_a_merge_carries_the_stamp(
     connection: duckdb.DuckDBPyConnection, catalog: Catalog, instance: Settings
 ) -> None:
     before = load_table(catalog, "silver.sample").current_snapshot()
-    with catalog_face(instance).stamp("silver.sample", {"freshdata.cursor": "{}"}):
+    with catalog_face(instance).stamp("silver.sample", lambda _: {"freshdata.cursor": "{}"}):
         connection.execute(
             "MERGE INTO lake.silver.sample AS t "
             "USING (VALUES (DATE '2013-01-01', 'a', 2), (DATE '2013-01-02', 'b', 3)) AS s(day, key, value) "

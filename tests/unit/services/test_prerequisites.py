@@ -10,7 +10,7 @@ import pytest
 
 from freshdata.errors import PrerequisiteError
 from freshdata.services import prerequisites
-from freshdata.services.prerequisites import find_java, kafka_jars, resolve_jars
+from freshdata.services.prerequisites import find_java, jars_folder, resolve_jars
 from freshdata.settings import PROJECT, Settings
 
 
@@ -82,15 +82,15 @@ def test_java_home_goes_first(path, tmp_path, monkeypatch):
 def test_no_maven_matters_only_while_jars_are_missing(settings):
     with pytest.raises(PrerequisiteError, match="Maven was not found"):
         resolve_jars(settings)
-    kafka_jars(settings).mkdir(parents=True)
-    assert resolve_jars(settings) == kafka_jars(settings)
+    jars_folder(settings).mkdir(parents=True)
+    assert resolve_jars(settings) == jars_folder(settings)
 
 
 def test_a_failing_maven_is_quoted_and_leaves_nothing_half(path, settings):
     program(path, "mvn", "echo '[ERROR] Could not transfer artifact'; exit 1")
     with pytest.raises(PrerequisiteError, match="Could not transfer artifact"):
         resolve_jars(settings)
-    assert [item.name for item in kafka_jars(settings).parent.iterdir()] == ["lock"]
+    assert [item.name for item in jars_folder(settings).parent.iterdir()] == ["lock"]
 
 
 FAKE_MAVEN = """\
@@ -104,7 +104,7 @@ touch "$d/kafka_2.13.jar"
 
 def test_many_askers_run_maven_once(path, settings, tmp_path, monkeypatch):
     monkeypatch.setenv("COUNT", str(tmp_path / "count"))
-    monkeypatch.setattr(prerequisites, "_show_progress", lambda work: work(lambda _: None))
+    monkeypatch.setattr(prerequisites, "_show_progress", lambda _, work: work(lambda _: None))
     program(path, "mvn", FAKE_MAVEN)
     threads = [threading.Thread(target=resolve_jars, args=(settings,)) for _ in range(4)]
     for thread in threads:
@@ -112,7 +112,7 @@ def test_many_askers_run_maven_once(path, settings, tmp_path, monkeypatch):
     for thread in threads:
         thread.join()
     assert (tmp_path / "count").read_text() == "run\n"
-    assert [item.name for item in kafka_jars(settings).iterdir()] == ["kafka_2.13.jar"]
+    assert [item.name for item in jars_folder(settings).iterdir()] == ["kafka_2.13.jar"]
 
 
 def test_an_unwritable_maven_cache_is_replaced_by_the_projects_own(path, settings, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_an_unwritable_maven_cache_is_replaced_by_the_projects_own(path, setting
 
 
 def test_another_pom_asks_for_other_jars(settings):
-    before = kafka_jars(settings)
+    before = jars_folder(settings)
     (settings.project / "pom.xml").write_text("<project/>")
-    assert kafka_jars(settings) != before
-    assert os.path.commonpath([before, kafka_jars(settings)]) == str(settings.root / "jars")
+    assert jars_folder(settings) != before
+    assert os.path.commonpath([before, jars_folder(settings)]) == str(settings.root / "jars")

@@ -1,0 +1,47 @@
+"""Trino over a lake that DuckDB built; `make test-trino` fetches the server, without it this is skipped."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from freshdata.lake.catalog import open_catalog
+from freshdata.lake.scratch import NAMESPACE
+from freshdata.settings import Settings
+from tests.engines import assert_equal, assert_trades_alike, build, proceed
+from tests.trino import OLDEST_JAVA, find_java, trino, trino_home
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def java() -> str:
+    java = find_java()
+    if not trino_home(Settings()).is_dir():
+        pytest.skip("no Trino: `make test-trino` fetches it (830 MB)")
+    if java is None:
+        pytest.skip(f"no Java {OLDEST_JAVA} or newer: name one in JAVA_HOME")
+    return java
+
+
+def test_it_continues_the_lake_as_duckdb_would(tmp_path: Path, java: str) -> None:
+    ours, theirs = Settings().for_home(tmp_path / "ours"), Settings().for_home(tmp_path / "theirs")
+    for settings in (ours, theirs):
+        build(settings)
+    expected = proceed(ours)
+    with trino(theirs, java, tmp_path / "trino") as address:
+        found = proceed(theirs.model_copy(update={"engine": "trino", "trino_uri": address}))
+    for model, table in expected.items():
+        assert_equal(found[model], table)
+    assert open_catalog(theirs).list_tables(NAMESPACE) == []
+
+
+def test_deletes_moves_and_versions_become_the_same(tmp_path: Path, java: str) -> None:
+    with ExitStack() as stack:
+
+        def on_trino(settings: Settings) -> Settings:
+            settings.home.mkdir(parents=True, exist_ok=True)
+            address = stack.enter_context(trino(settings, java, tmp_path / "trino"))
+            return settings.model_copy(update={"engine": "trino", "trino_uri": address})
+
+        assert_trades_alike(tmp_path, on_trino)
