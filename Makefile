@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 MONTHS ?= 1
 SPEED ?= 3600
 SEEDS ?= 10
+JOBS ?= 1
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 
@@ -84,8 +85,8 @@ browser: setup ## Tests that drive the Dagster UI in headless Chromium
 	@$(PYTEST) tests/browser
 
 .PHONY: chaos
-chaos: setup ## Random faults against real workers, every row compared after each (SEEDS=200)
-	@CHAOS_SEEDS=$(SEEDS) $(PYTEST) tests/chaos
+chaos: setup ## Random faults against real workers, every row compared after each (SEEDS=200 JOBS=2)
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --jobs $(JOBS)
 
 .PHONY: bench-ingest
 bench-ingest: setup ## Kafka to Iceberg against its peers, half an hour and more (ARGS="--only worker,floor")

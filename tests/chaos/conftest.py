@@ -17,7 +17,6 @@ OUTCOMES: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seeds", type=int, default=None, help="number of chaos seeds (CHAOS_SEEDS, 10)")
     parser.addoption("--seed", type=int, action="append", default=None, help="run just this chaos seed")
     parser.addoption("--chaos-report", type=Path, default=None, help="file for the result (.freshdata/chaos-N.json)")
 
@@ -26,10 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         # The options exist only when the run was started on this folder.
         just = metafunc.config.getoption("--seed", default=None)
-        count = metafunc.config.getoption("--seeds", default=None) or int(
-            os.environ.get("CHAOS_SEEDS") or DEFAULT_SEEDS
-        )
-        metafunc.parametrize("seed", just or range(count))
+        metafunc.parametrize("seed", just or range(DEFAULT_SEEDS))
 
 
 @pytest.fixture
