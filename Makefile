@@ -92,6 +92,10 @@ chaos: setup ## Random faults against real workers, every row compared after eac
 bench-ingest: setup ## Kafka to Iceberg against its peers, half an hour and more (ARGS="--only worker,floor")
 	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
+.PHONY: bench-loaded
+bench-loaded: setup ## How fresh one worker keeps Bronze at 50,000 events a second, about 2 minutes
+	@$(BIN)/python -m benchmarks.ingest.loaded $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: setup ## A worker's memory at ten million keys and 1,000 tenants, about 5 minutes
 	@$(BIN)/python -m benchmarks.ingest.memory $(ARGS)

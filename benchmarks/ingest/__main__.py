@@ -66,7 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of every contender (default %(default)s)")
     parser.add_argument("--only", default=names, help="contenders to run, of %(default)s")
     parser.add_argument("--rate", type=int, default=5_000, help="events/s of the freshness runs (default %(default)s)")
-    parser.add_argument("--loaded", type=int, default=50_000, help="events/s of the worker's second one")
     parser.add_argument("--seconds", type=float, default=30, help="of a freshness run; 0: none (default %(default)s)")
     parser.add_argument("--json", type=Path, help="where every run is written (default .freshdata/bench-ingest.json)")
     parser.add_argument("--results", type=Path, help="Markdown file for the result (default, if all run: RESULTS.md)")
@@ -95,9 +94,7 @@ def _benchmark(options: argparse.Namespace, chosen: list[Contender], scratch: Pa
     with _platform(scratch) as platform, _bars() as bars:
         settings, topic = _filled(platform, options.events, scratch, bars)
         command = "python -m benchmarks.ingest " + " ".join(options.arguments)
-        outcome = Outcome(
-            command.strip(), topic, options.rounds, options.rate, options.loaded, machine() | versions(), chosen
-        )
+        outcome = Outcome(command.strip(), topic, options.rounds, options.rate, machine() | versions(), chosen)
         paced = [contender for contender in chosen if contender.paced and options.seconds]
         task = bars.add_task("", total=options.rounds * len(chosen) + len(paced))
         for number in range(options.rounds):
@@ -113,10 +110,6 @@ def _benchmark(options: argparse.Namespace, chosen: list[Contender], scratch: Pa
             outcome.freshness[contender.name] = fresh
             bars.console.print(_fresh_line(fresh))
             bars.advance(task)
-        if python_side.WORKER in paced:
-            folder = scratch / "worker-loaded"
-            outcome.loaded = _freshness(python_side.WORKER, platform, folder, outcome.loaded_rate, options.seconds)
-            bars.console.print(f"at {outcome.loaded_rate:,} events/s: {_fresh_line(outcome.loaded)}")
     return outcome
 
 

@@ -45,24 +45,20 @@ class Outcome:
         topic: The topic.
         rounds: Rounds of each contender.
         rate: Events a second of the freshness runs.
-        loaded_rate: Events a second of the worker's second freshness run.
         machine: What it ran on.
         contenders: The contenders, in order.
         runs: All runs.
         freshness: Freshness by contender.
-        loaded: The worker's freshness in its second run.
     """
 
     command: str
     topic: Topic
     rounds: int
     rate: int
-    loaded_rate: int
     machine: dict[str, str]
     contenders: list[Contender]
     runs: list[Run] = field(default_factory=list)
     freshness: dict[str, Freshness] = field(default_factory=dict)
-    loaded: Freshness | None = None
 
 
 @dataclass(frozen=True)
@@ -195,18 +191,9 @@ def write_results(outcome: Outcome, path: Path) -> None:
         *([verdict(outcome) or "", ""] if verdict(outcome) else []),
         f"p95 s: record timestamp to visible commit at {outcome.rate:,} events a second, all committing every 2 s.",
         "",
-        *_loaded(outcome),
         f"![Events a processor second]({chart.name})",
     ]
     write_section("ingest", "Kafka to Iceberg", lines, outcome.machine, path)
-
-
-def _loaded(outcome: Outcome) -> list[str]:
-    fresh = outcome.loaded
-    if fresh is None or fresh.problem:
-        return []
-    about = f"median {fresh.p50:.2f} s, p95 {fresh.p95:.2f} s, the slowest {fresh.worst:.2f} s"
-    return [f"FreshData with one process at {outcome.loaded_rate:,} events a second: {about}.", ""]
 
 
 def _title(outcome: Outcome) -> str:
