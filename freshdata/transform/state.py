@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
@@ -15,6 +16,9 @@ from freshdata.settings import Settings
 LONGEST_WAIT_SECONDS = 180.0
 FIRST_DELAY_SECONDS = 0.05
 LONGEST_DELAY_SECONDS = 1.0
+STILLBORN_SECONDS = 2.0
+# The file beside the state's with the views of plain SQLMesh's development environments.
+VIEWS = "dev.duckdb"
 # Of PostgreSQL's advisory locks, the one that means: this process creates or alters the state or the models' tables.
 LOCK = int.from_bytes(b"freshdat")
 
@@ -92,6 +96,8 @@ def wait_for_state(settings: Settings, longest_wait: float) -> None:
     path = settings.home / "sqlmesh" / "state.duckdb"
     deadline, delay = time.monotonic() + longest_wait, FIRST_DELAY_SECONDS
     while True:
+        # Another process may be making it at this very moment.
+        _remove_stillborn(path, older_than=STILLBORN_SECONDS)
         try:
             duckdb.connect(str(path)).close()
         except duckdb.IOException as error:
@@ -103,6 +109,15 @@ def wait_for_state(settings: Settings, longest_wait: float) -> None:
                     remedy="Wait for it to end, or stop it.",
                 ) from error
         else:
+            _remove_stillborn(path.with_name(VIEWS))
             return
         time.sleep(delay)
         delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+
+
+def _remove_stillborn(path: Path, *, older_than: float = 0.0) -> None:
+    """Remove an empty DuckDB file, which DuckDB refuses for ever: a full disk leaves it of one that is being made."""
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        if found.st_size == 0 and time.time() - found.st_mtime >= older_than:
+            path.unlink()

@@ -50,3 +50,13 @@ def test_a_broken_model_is_refused_with_a_remedy(copy: Settings, right: str, wro
     with pytest.raises(TransformError) as caught, open_runner(copy):
         pass
     assert caught.value.remedy
+
+
+def test_what_a_full_disk_left_of_the_state_is_no_hindrance(copy: Settings) -> None:
+    folder = copy.home / "sqlmesh"
+    folder.mkdir(parents=True)
+    for name in ("state.duckdb", "dev.duckdb"):
+        (folder / name).touch()
+    append(open_catalog(copy), "flight_events", [flight_event(DAY, 1)])
+    with open_runner(copy) as runner:
+        assert runner.run_live("silver.flight_events").rows == 1

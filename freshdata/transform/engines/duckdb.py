@@ -29,6 +29,7 @@ from freshdata.settings import Settings
 from freshdata.transform.engines.base import NOTHING_DELETED, LakeAdapter
 from freshdata.transform.keyed import KeyIndex, Merging, merge_rows
 from freshdata.transform.retry import lost_commit, retry
+from freshdata.transform.state import VIEWS
 
 NEWS = "news"
 
@@ -195,7 +196,7 @@ class DuckDBLakeConfig(BaseDuckDBConnectionConfig):  # type: ignore[misc]
             attach_lake(cursor, self.settings)
             # Development environments keep their views here; Iceberg catalogs of the local kind hold none. With a state
             # that several processes share, a file that only one can open would be in the way.
-            views = ":memory:" if self.settings.state_uri else f"{self.settings.home}/sqlmesh/dev.duckdb"
+            views = ":memory:" if self.settings.state_uri else f"{self.settings.home}/sqlmesh/{VIEWS}"
             cursor.execute(f"ATTACH IF NOT EXISTS '{views}' AS dev")
             cursor.execute("USE dev")
 
