@@ -1,6 +1,6 @@
 """Deletes and changes in Silver: whatever the order in which they show up and are worked off, one outcome."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import count
@@ -13,11 +13,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog
 
-from freshdata.lake.catalog import load_table, open_catalog
+from freshdata.lake.catalog import load_table
 from freshdata.lake.query import connect
 from freshdata.settings import Settings
 from freshdata.transform.engines.duckdb import DuckDBLakeAdapter
-from freshdata.transform.runner import Runner, open_runner
+from freshdata.transform.runner import Runner
 from tests.bronze import rows
 from tests.changes import change, land, shop
 
@@ -74,17 +74,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             DAILY: GOLD,
         },
     )
-
-
-@pytest.fixture(scope="module")
-def catalog(settings: Settings) -> Catalog:
-    return open_catalog(settings)
-
-
-@pytest.fixture(scope="module")
-def runner(settings: Settings) -> Iterator[Runner]:
-    with open_runner(settings) as runner:
-        yield runner
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Live merges that look keys up instead of reading the days they belong to, on real tables."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -8,32 +7,15 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table.snapshots import Operation
 
-from freshdata.lake.catalog import load_table, open_catalog
-from freshdata.settings import Settings
+from freshdata.lake.catalog import load_table
 from freshdata.transform.evaluation import _judges_rows
-from freshdata.transform.runner import Runner, open_runner
+from freshdata.transform.runner import Runner
 from tests.bronze import append, flight_event, rows
 
 pytestmark = pytest.mark.integration
 
 FLIGHTS = "silver.flight_events"
 DAY = date(2013, 5, 1)
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings().for_home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def catalog(settings: Settings) -> Catalog:
-    return open_catalog(settings)
-
-
-@pytest.fixture(scope="module")
-def runner(settings: Settings) -> Iterator[Runner]:
-    with open_runner(settings) as runner:
-        yield runner
 
 
 def version(day: date, number: int, minute: int, **fields: Any) -> dict[str, Any]:

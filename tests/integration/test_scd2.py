@@ -1,6 +1,6 @@
 """Dimensions of type 2: the intervals that all versions of a key make, whatever the order in which they show up."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import count, pairwise
@@ -13,10 +13,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog
 
-from freshdata.lake.catalog import load_table, open_catalog
+from freshdata.lake.catalog import load_table
 from freshdata.lake.query import connect
 from freshdata.settings import Settings
-from freshdata.transform.runner import Runner, open_runner
+from freshdata.transform.runner import Runner
 from tests.bronze import rows
 from tests.changes import change, land, shop
 
@@ -48,17 +48,6 @@ numbers = count()
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return shop(tmp_path_factory.mktemp("shop"), {DIMENSION: MODEL})
-
-
-@pytest.fixture(scope="module")
-def catalog(settings: Settings) -> Catalog:
-    return open_catalog(settings)
-
-
-@pytest.fixture(scope="module")
-def runner(settings: Settings) -> Iterator[Runner]:
-    with open_runner(settings) as runner:
-        yield runner
 
 
 def version(key: str, lsn: int, at: int, state: str | None) -> dict[str, Any]:

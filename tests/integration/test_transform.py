@@ -1,7 +1,6 @@
 """Bronze to Gold on real tables. One instance serves all tests: each works on a day of its own."""
 
 import dataclasses
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -13,7 +12,7 @@ from pyiceberg.catalog import Catalog
 from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
 from freshdata.lake import rest_catalog
-from freshdata.lake.catalog import ensure_table, load_table, open_catalog
+from freshdata.lake.catalog import ensure_table, load_table
 from freshdata.lake.clustering import Clustering, Key, clustering_of
 from freshdata.lake.compaction import Compacted, compact
 from freshdata.lake.cursors import COMMIT_PROPERTY, CURSOR_PROPERTY, behind, read_cursor
@@ -21,7 +20,7 @@ from freshdata.lake.health import Thresholds
 from freshdata.lake.progress import ancestors, summary_property
 from freshdata.lake.query import connect
 from freshdata.settings import PROJECT, Settings
-from freshdata.transform.runner import ModelRun, Runner, open_runner
+from freshdata.transform.runner import ModelRun, Runner
 from freshdata.transform.stamps import code_properties
 from tests.bronze import append, flight_event, head, observation, rows
 
@@ -29,22 +28,6 @@ pytestmark = pytest.mark.integration
 
 FLIGHTS, CARRIERS, WEATHER = "silver.flight_events", "gold.carrier_day", "gold.delay_by_weather"
 days = count()
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings().for_home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def catalog(settings: Settings) -> Catalog:
-    return open_catalog(settings)
-
-
-@pytest.fixture(scope="module")
-def runner(settings: Settings) -> Iterator[Runner]:
-    with open_runner(settings) as runner:
-        yield runner
 
 
 @pytest.fixture
