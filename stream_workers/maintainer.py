@@ -18,9 +18,11 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from freshdata.lake.catalog import open_catalog
-from freshdata.lake.maintenance import FANOUT, Retention, maintain
+from freshdata.lake.maintenance import Retention, maintain
 from freshdata.settings import Settings
 
+# A commit costs 1 % more for each snapshot or manifest that gathers meanwhile.
+COMMITS_BETWEEN = 5
 # Orphans are no hurry, and finding them reads all of a table's manifests.
 ORPHANS_EVERY_SECONDS = 3600.0
 RESTART_AFTER_SECONDS = 60.0
@@ -57,7 +59,7 @@ class Maintainer:
             table: The table, as it is after a commit.
         """
         name, now = ".".join(table.name()), table.metadata.next_sequence_number()
-        if now - self._asked.get(name, 0) < FANOUT:
+        if now - self._asked.get(name, 0) < COMMITS_BETWEEN:
             return
         try:
             self._ask(name)

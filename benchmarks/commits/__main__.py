@@ -38,6 +38,7 @@ from freshdata.lake.maintenance import Retention
 from freshdata.lake.progress import PartitionProgress, Progress
 from freshdata.settings import PROJECT, Settings
 from stream_workers.maintainer import Maintainer
+from stream_workers.tuning import tune_process
 
 TABLE = "bronze.flight_events"
 BUCKETS = 32
@@ -106,8 +107,13 @@ class Writer:
         self.files = write_data_files(self.table, _rows(self.table, tenants))
         self.offset = 0
 
-    def commit(self) -> tuple[float, float]:
-        """Commit a batch of one file a partition; returns the milliseconds it took, and those of this process's CPU."""
+    def commit(self, after: float) -> tuple[float, float]:
+        """Commit a batch of one file a partition; returns the milliseconds it took, and those of this process's CPU.
+
+        Args:
+            after: Seconds to wait before: a processor's caches do not stay warm between a worker's commits.
+        """
+        time.sleep(after)
         files = [_renamed(file) for file in self.files]
         done = PartitionProgress(self.offset + 1, 1_356_998_400_000_000 + self.offset, 1, 1)
         batch = Progress("cluster", "flight_events", dict.fromkeys(range(KAFKA_PARTITIONS), done))
@@ -147,13 +153,12 @@ def measure(tenants: int, options: argparse.Namespace, home: Path) -> Outcome:
         for first in range(1, options.commits + 1, options.window):
             times = []
             for _ in range(options.window):
-                times.append(writer.commit())
+                times.append(writer.commit(after=options.pause))
                 maintainer.committed(writer.table)
-                time.sleep(options.pause)
             windows.append(writer.window(first, times))
             _say(f"  {asdict(windows[-1])}")
             fresh = Writer(home / f"fresh-{first}", tenants)
-            tenth = [fresh.commit() for _ in range(EARLY.stop)][EARLY.start :]
+            tenth = [fresh.commit(after=options.pause) for _ in range(EARLY.stop)][EARLY.start :]
             if first > last:
                 late, early = late + times, early + tenth
     finally:
@@ -213,11 +218,12 @@ def main() -> None:
     parser.add_argument("--commits", type=int, default=WHOLE, help="commits of the long run")
     parser.add_argument("--window", type=int, default=100, help="commits a line")
     parser.add_argument("--compare", type=int, default=1000, help="commits at the end that are compared with the tenth")
-    parser.add_argument("--pause", type=float, default=0.1, help="seconds between commits (a worker waits 2)")
-    parser.add_argument("--young", type=float, default=1.0, help="seconds a snapshot is kept: as dense as the commits")
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds between commits (a worker waits 2)")
+    parser.add_argument("--young", type=float, default=0.5, help="seconds a snapshot is kept: as dense as the commits")
     parser.add_argument("--json", type=Path, help="write the result here")
     options = parser.parse_args()
     logging.getLogger("pyiceberg").setLevel(logging.WARNING)
+    tune_process()  # As a worker does.
     facts, command = machine(), " ".join(["python -m benchmarks.commits", *sys.argv[1:]])
     home = Path(tempfile.mkdtemp(prefix="freshdata-commits-"))
     try:

@@ -45,8 +45,8 @@ class Retention:
     on a branch are kept; a tag that was given an age is dropped when it is older.
 
     Attributes:
-        keep: Number of newest snapshots kept. Snapshots are expired once as many again have gathered, or one of them
-            is too old.
+        keep: Number of newest snapshots kept. Snapshots are expired once half as many again have gathered, or one of
+            them is too old.
         most_age: A snapshot that can be expired is so old at most: files that only it has take up room.
         young: A snapshot that was the current one less than this ago is kept: its readers may be at work.
         cursor_age: What downstream tables have not read yet is kept, unless it has waited for longer than this: they
@@ -203,7 +203,7 @@ def expirable(table: Table, followed: dict[int, int], retention: Retention) -> l
         # What was rolled back is on no branch.
         if snapshot.snapshot_id not in kept and (snapshot.snapshot_id in on_main or snapshot.timestamp_ms < young)
     ]
-    worth = len(found) >= retention.keep or any(snapshot.timestamp_ms < old for snapshot in found)
+    worth = 2 * len(found) >= retention.keep or any(snapshot.timestamp_ms < old for snapshot in found)
     return [snapshot.snapshot_id for snapshot in found] if worth else []
 
 
