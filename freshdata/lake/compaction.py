@@ -32,14 +32,11 @@ from pyiceberg.table import FileScanTask, Table
 from freshdata.errors import LakeError
 from freshdata.lake.clustering import Clustering, Sorter, ZOrder, open_sorter
 from freshdata.lake.commits import LONGEST_COMMIT
-from freshdata.lake.files import DataFileWriter, file_schema
+from freshdata.lake.files import ROW_GROUP_ROWS, DataFileWriter, file_schema
 from freshdata.lake.health import FileGroup, Thresholds, file_groups, partition_name
 from freshdata.lake.inventory import Files, Inventory, LiveFile, Reader
 from freshdata.lake.maintenance import ATTEMPTS, carried_state
-from freshdata.lake.snapshots import SnapshotWriter
-
-# Small enough that a selective query skips most of a file's row groups.
-ROW_GROUP_ROWS = 131_072
+from freshdata.lake.snapshots import SnapshotWriter, carried
 
 
 @dataclass(frozen=True)
@@ -328,7 +325,7 @@ class _Manifests:
             for manifest in inventory.manifests:
                 if manifest.manifest_path in touched:
                     entries[manifest.content, manifest.partition_spec_id] += [
-                        _kept(entry, writer.snapshot_id, gone=entry.data_file.file_path in gone)
+                        carried(entry, writer.snapshot_id, gone=entry.data_file.file_path in gone)
                         for entry in manifest.fetch_manifest_entry(self._table.io)
                     ]
             self._written = [
@@ -338,17 +335,6 @@ class _Manifests:
             ]
             self._of = of
         return self._written + [each for each in inventory.manifests if each.manifest_path not in touched]
-
-
-def _kept(entry: ManifestEntry, snapshot_id: int, *, gone: bool) -> ManifestEntry:
-    """An entry of the parent as it is in the new snapshot, which may take its file away."""
-    return ManifestEntry.from_args(
-        status=ManifestEntryStatus.DELETED if gone else ManifestEntryStatus.EXISTING,
-        snapshot_id=snapshot_id if gone else entry.snapshot_id,
-        sequence_number=entry.sequence_number,
-        file_sequence_number=entry.file_sequence_number,
-        data_file=entry.data_file,
-    )
 
 
 def _chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

@@ -170,6 +170,17 @@ class SnapshotWriter:
         return self.table.location_provider().new_metadata_location(name)
 
 
+def carried(entry: ManifestEntry, snapshot_id: int, *, gone: bool) -> ManifestEntry:
+    """An entry of the parent as it is in a new snapshot, which may take its file away."""
+    return ManifestEntry.from_args(
+        status=ManifestEntryStatus.DELETED if gone else ManifestEntryStatus.EXISTING,
+        snapshot_id=snapshot_id if gone else entry.snapshot_id,
+        sequence_number=entry.sequence_number,
+        file_sequence_number=entry.file_sequence_number,
+        data_file=entry.data_file,
+    )
+
+
 class AssertUntagged(ValidatableTableRequirement):
     """No tag or branch is on some snapshots: to remove them would silently remove it too.
 

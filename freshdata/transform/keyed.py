@@ -9,7 +9,6 @@ index is a cache: what is missing is made from the data file.
 import hashlib
 import os
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,47 +20,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyiceberg.conversions import from_bytes, to_bytes
+from pyiceberg.conversions import from_bytes
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     DataFile,
     DataFileContent,
-    FileFormat,
     ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
+    ManifestFile,
 )
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
-from pyiceberg.typedef import Record
-from pyiceberg.types import LongType, StringType, TimestampType, TimestamptzType
+from pyiceberg.types import LongType, TimestampType, TimestamptzType
 
 from freshdata.lake.changes import EPOCH
 from freshdata.lake.files import write_data_files
-from freshdata.lake.snapshots import SnapshotWriter
+from freshdata.lake.position_deletes import Deletion, Positions, read_positions, write_deletes
+from freshdata.lake.snapshots import SnapshotWriter, carried
 
 if TYPE_CHECKING:
     import duckdb
 
 Hashes = npt.NDArray[np.uint64]
-Positions = npt.NDArray[np.int64]
 
 # A batch that is larger than this share of what is there is merged as well by reading it.
 LARGEST_SHARE = 0.25
 UNUSED = timedelta(days=7)
-FILES_AT_HAND = 1_000
+INDEXES_AT_HAND = 1_000
 # Two hashes make 128 bits: a false match, which would delete another row, will not be seen.
 KEY_SQL = "concat_ws(chr(31), {})"
 HASH_SQL = "hash(key), hash('~' || key)"
-PATH_ID, POSITION_ID = 2147483546, 2147483545  # Reserved by the Iceberg specification.
-DELETE_SCHEMA = pa.schema(
-    [
-        pa.field("file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": str(PATH_ID)}),
-        pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": str(POSITION_ID)}),
-    ]
-)
 NUMBERED = (LongType, TimestampType, TimestamptzType)
 
 
@@ -143,7 +132,7 @@ class KeyIndex:
                 path.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=FILES_AT_HAND)
+@lru_cache(maxsize=INDEXES_AT_HAND)
 def _loaded(path: Path) -> npt.NDArray[np.uint64]:
     loaded: npt.NDArray[np.uint64] = np.load(path, mmap_mode="r")
     return loaded
@@ -183,7 +172,7 @@ def merge_rows(
     if found is None:
         return None
     writer = _MergeWriter(table)
-    writer.merge(write_data_files(table, rows), _delete_files(table, found), properties)
+    writer.merge(write_data_files(table, rows), write_deletes(table, tasks, found), properties)
     return rows
 
 
@@ -225,88 +214,52 @@ def _live(io: FileIO, task: FileScanTask, positions: Positions) -> tuple[Positio
     """Those positions that are not deleted yet, and which they are."""
     live = np.ones(len(positions), dtype=np.bool_)
     for file in task.delete_files if len(positions) else ():
-        live &= ~np.isin(positions, _deleted(io, file.file_path).get(task.file.file_path, ()))
+        live &= ~np.isin(positions, read_positions(io, file.file_path).get(task.file.file_path, ()))
     return positions[live], live
-
-
-_known_deletes: dict[str, dict[str, Positions]] = {}
-
-
-def _deleted(io: FileIO, path: str) -> dict[str, Positions]:
-    if path not in _known_deletes:
-        if len(_known_deletes) >= FILES_AT_HAND:
-            _known_deletes.clear()
-        with io.new_input(path).open() as stream:
-            table = pq.read_table(stream, columns=["file_path", "pos"])
-        paths = table["file_path"].combine_chunks().dictionary_encode()
-        codes, positions = paths.indices.to_numpy(), table["pos"].to_numpy()
-        _known_deletes[path] = {
-            name: positions[codes == code] for code, name in enumerate(paths.dictionary.to_pylist())
-        }
-    return _known_deletes[path]
-
-
-def _delete_files(table: Table, found: list[tuple[DataFile, Positions]]) -> list[DataFile]:
-    """Write the position deletes, as one file for each partition."""
-    groups: dict[Record, list[tuple[str, Positions]]] = defaultdict(list)
-    for file, positions in found:
-        groups[file.partition].append((file.file_path, np.sort(positions)))
-    return [_delete_file(table, partition, sorted(parts)) for partition, parts in groups.items()]
-
-
-def _delete_file(table: Table, partition: Record, parts: list[tuple[str, Positions]]) -> DataFile:
-    paths = pa.concat_arrays([pa.repeat(path, len(positions)) for path, positions in parts])
-    content = pa.table([paths, pa.array(np.concatenate([at for _, at in parts]))], schema=DELETE_SCHEMA)
-    location = table.location_provider().new_data_location(f"{uuid.uuid4()}-deletes.parquet")
-    output = table.io.new_output(location)
-    with output.create() as stream:
-        pq.write_table(content, stream, compression="zstd")
-    bounds = pc.min_max(paths).as_py()
-    return DataFile.from_args(
-        content=DataFileContent.POSITION_DELETES,
-        file_path=location,
-        file_format=FileFormat.PARQUET,
-        partition=partition,
-        record_count=len(content),
-        file_size_in_bytes=len(output),
-        column_sizes={},
-        value_counts={},
-        null_value_counts={},
-        nan_value_counts={},
-        lower_bounds={PATH_ID: to_bytes(StringType(), bounds["min"])},
-        upper_bounds={PATH_ID: to_bytes(StringType(), bounds["max"])},
-        key_metadata=None,
-        split_offsets=None,
-        equality_ids=None,
-        sort_order_id=None,
-        spec_id=table.spec().spec_id,
-    )
 
 
 class _MergeWriter(SnapshotWriter):
     """Writes the snapshot of a merge."""
 
-    def merge(self, added: list[DataFile], deletes: list[DataFile], properties: dict[str, str]) -> None:
+    def merge(self, added: list[DataFile], deletion: Deletion, properties: dict[str, str]) -> None:
         """Commit new rows together with the positions of the rows they replace."""
         metadata = self.table.metadata
         collector = SnapshotSummaryCollector()
-        for file in (*added, *deletes):
+        for file in (*added, *deletion.added):
             collector.add_file(file, schema=metadata.schema(), partition_spec=metadata.spec())
+        for file in deletion.folded:
+            collector.remove_file(file, schema=metadata.schema(), partition_spec=metadata.spec())
         parent = metadata.current_snapshot()
-        operation = Operation.OVERWRITE if deletes else Operation.APPEND
+        operation = Operation.OVERWRITE if deletion.added else Operation.APPEND
         summary = update_snapshot_summaries(
             Summary(operation, **collector.build(), **properties),
             previous_summary=parent.summary if parent else None,
         )
         kept = parent.manifests(self.table.io) if parent else []
         manifests = [self.added(added)] if added else []
-        if deletes:
-            entries = (
+        if deletion.added:
+            entries, kept = self._without(kept, {file.file_path for file in deletion.folded})
+            entries += [
                 ManifestEntry.from_args(status=ManifestEntryStatus.ADDED, snapshot_id=self.snapshot_id, data_file=file)
-                for file in deletes
-            )
+                for file in deletion.added
+            ]
             manifests.append(self.manifest(metadata.default_spec_id, entries, content=ManifestContent.DELETES))
         self._commit(manifests + [one for one in kept if one.has_added_files() or one.has_existing_files()], summary)
+
+    def _without(self, manifests: list[ManifestFile], gone: set[str]) -> tuple[list[ManifestEntry], list[ManifestFile]]:
+        """The entries of those manifests that hold files which are taken away, as they are now, and the others."""
+        entries, kept = [], []
+        for manifest in manifests:
+            found = (
+                manifest.fetch_manifest_entry(self.table.io)
+                if gone and manifest.content == ManifestContent.DELETES
+                else []
+            )
+            if any(entry.data_file.file_path in gone for entry in found):
+                entries += [carried(one, self.snapshot_id, gone=one.data_file.file_path in gone) for one in found]
+            else:
+                kept.append(manifest)
+        return entries, kept
 
 
 def row_counts(table: Table, day: str) -> dict[Any, int] | None:
@@ -331,7 +284,7 @@ def row_counts(table: Table, day: str) -> dict[Any, int] | None:
         counts[value] += rows
     deleted: dict[str, set[int]] = defaultdict(set)
     for file in deletes:
-        for path, positions in _deleted(table.io, file.file_path).items():
+        for path, positions in read_positions(table.io, file.file_path).items():
             if path in files:
                 deleted[path].update(positions.tolist())
     for path, gone in deleted.items():

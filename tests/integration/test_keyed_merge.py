@@ -8,6 +8,8 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table.snapshots import Operation
 
 from freshdata.lake.catalog import load_table
+from freshdata.lake.query import connect
+from freshdata.settings import Settings
 from freshdata.transform.evaluation import _judges_rows
 from freshdata.transform.runner import Runner
 from tests.bronze import append, flight_event, rows
@@ -75,3 +77,39 @@ def test_audits_that_count_or_compare_look_at_whole_days(audit: str, arguments: 
 
     columns = {"columns": parse_one(arguments)}
     assert _judges_rows(BUILT_IN_AUDITS[audit], columns, {"event_id", "flight_date"}) is expected
+
+
+def test_delete_files_do_not_pile_up_and_those_of_other_days_stay(
+    settings: Settings, runner: Runner, catalog: Catalog
+) -> None:
+    day, other = DAY + timedelta(days=30), DAY + timedelta(days=31)
+    append(catalog, "flight_events", [version(each, number, 0) for each in (day, other) for number in range(1, 200)])
+    runner.run_live(FLIGHTS)
+    append(catalog, "flight_events", [version(other, 7, 1, dep_delay=1_000)])
+    runner.run_live(FLIGHTS)
+    for turn in range(1, 11):
+        changed = [version(day, number, turn, dep_delay=turn) for number in range(turn, turn + 10)]
+        append(catalog, "flight_events", changed)
+        assert runner.run_live(FLIGHTS).partitions == {day: 199}
+    table = load_table(catalog, FLIGHTS)
+    scans = list(table.scan(row_filter=f"flight_date == '{day}'").plan_files())
+    files = {file.file_path: file for scan in scans for file in scan.delete_files}
+    assert len(files) < 5
+    assert sum(file.record_count for file in files.values()) == 100
+    head = table.current_snapshot()
+    assert head is not None
+    assert head.summary is not None
+    everything = table.inspect.delete_files()
+    assert head.summary.additional_properties["total-delete-files"] == str(len(everything))
+    assert int(head.summary.additional_properties["total-position-deletes"]) == sum(
+        everything["record_count"].to_pylist()
+    )
+    expected = {number: number for number in range(1, 200)}
+    for turn in range(1, 11):
+        expected |= dict.fromkeys(range(turn, turn + 10), turn)
+    query = f"SELECT flight, dep_delay FROM {FLIGHTS} WHERE flight_date = ?"
+    with connect(settings) as connection:
+        assert dict(connection.execute(query, [day]).fetchall()) == expected
+        assert dict(connection.execute(query, [other]).fetchall())[7] == 1_000
+    stored = [row for row in rows(catalog, FLIGHTS) if row["flight_date"] == day]
+    assert {row["flight"]: row["dep_delay"] for row in stored} == expected
