@@ -1,6 +1,7 @@
 """Column schemas as Dagster shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -33,6 +34,12 @@ def arrow_columns(schema: pa.Schema, contract: Contract | None = None) -> dg.Tab
             for field in schema
         ]
     )
+
+
+def records(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> dg.TableMetadataValue:
+    """A table of metadata, which may be empty: Dagster then cannot tell its columns from its rows."""
+    schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema)
 
 
 def model_columns(model: ModelInfo) -> dg.TableSchema:

@@ -13,6 +13,7 @@ from freshdata.freshness import Freshness, stream_freshness
 from freshdata.lake.catalog import load_table
 from freshdata.transform.manifest import ModelInfo
 from freshdata_assets.platform import Platform, asset_key, current_platform
+from freshdata_assets.schemas import records
 
 NAME = "tenant_freshness"
 
@@ -38,19 +39,18 @@ def _check(platform: Platform, stream: Contract, model: ModelInfo) -> dg.AssetCh
             description=_describe(freshness),
             metadata={
                 "freshdata/now": now.isoformat(),
-                "freshdata/tenants": dg.MetadataValue.table(
-                    [
-                        dg.TableRecord(
-                            {
-                                "tenant": tenant.tenant,
-                                "status": tenant.status,
-                                "newest_event": tenant.newest.isoformat(),
-                                "lag": _text(tenant.lag),
-                                "sla": _text(tenant.sla),
-                            }
-                        )
+                "freshdata/tenants": records(
+                    ("tenant", "status", "newest_event", "lag", "sla"),
+                    (
+                        {
+                            "tenant": tenant.tenant,
+                            "status": tenant.status,
+                            "newest_event": tenant.newest.isoformat(),
+                            "lag": _text(tenant.lag),
+                            "sla": _text(tenant.sla),
+                        }
                         for tenant in freshness.tenants
-                    ]
+                    ),
                 ),
             },
         )

@@ -19,9 +19,11 @@ from freshdata.quality.validate import columns_of
 from freshdata.transform.manifest import ModelInfo
 from freshdata_assets.live import rows_of_days
 from freshdata_assets.platform import Platform, asset_key, current_platform
+from freshdata_assets.schemas import records
 from freshdata_assets.scope import Scope
 
 NAME = "contract_rules"
+RECORD = ("rule", "outcome", "severity", "bad", "rows", "detail", "sample")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _all_days(ends: dict[str, date | None]) -> frozenset[date]:
 def _metadata(report: QualityReport, extent: Extent) -> dict[str, Any]:
     return {
         "freshdata/rows": report.rows,
-        "freshdata/rules": dg.MetadataValue.table([_record(result) for result in report.results]),
+        "freshdata/rules": records(RECORD, map(_record, report.results)),
         "freshdata/failed": len(report.failed),
         "freshdata/errored": len(report.errored),
         "freshdata/extent": extent.why,
@@ -129,19 +131,12 @@ def _metadata(report: QualityReport, extent: Extent) -> dict[str, Any]:
     }
 
 
-def _record(result: RuleResult) -> dg.TableRecord:
+def _record(result: RuleResult) -> dict[str, Any]:
     outcome = "passed" if result.passed else "could not be evaluated" if result.error else "failed"
-    return dg.TableRecord(
-        {
-            "rule": result.rule,
-            "outcome": outcome,
-            "severity": result.severity,
-            "bad": -1 if result.bad is None else result.bad,
-            "rows": result.rows,
-            "detail": result.error or result.observed,
-            "sample": json.dumps(result.sample) if result.sample else "",
-        }
-    )
+    bad = -1 if result.bad is None else result.bad
+    sample = json.dumps(result.sample) if result.sample else ""
+    values = (result.rule, outcome, result.severity, bad, result.rows, result.error or result.observed, sample)
+    return dict(zip(RECORD, values, strict=True))
 
 
 @dg.definitions
