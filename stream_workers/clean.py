@@ -33,7 +33,6 @@ from freshdata.settings import Settings
 from stream_workers.clean_json import encode_json
 from stream_workers.faults import reach
 
-SUFFIX = ".clean"
 # Where the event came from is Bronze's business, but for its offset: the last event tells how far the topic is.
 NOT_PUBLISHED = ("_kafka_partition", "_ingested_at", "ingestion_date", "ingestion_hour")
 TIMEOUT = 7.0  # Seconds. What failed is looked up and tried again; a stop must not wait for a broker that hangs.
@@ -55,14 +54,9 @@ PRODUCER_CONFIG = {
 logger = logging.getLogger(__name__)
 
 
-def clean_topic(contract: Contract) -> str:
-    """Name of the stream's clean topic."""
-    return contract.rules.topic + SUFFIX
-
-
 def clean_group(contract: Contract) -> str:
     """Name of the consumer group whose offsets on the source topic say how far the clean topic is."""
-    return f"freshdata-{clean_topic(contract)}"
+    return f"freshdata-{contract.clean_topic}"
 
 
 @dataclass
@@ -107,7 +101,7 @@ class CleanPublisher:
         Raises:
             ServiceError: Kafka does not answer, or the topic has another number of partitions.
         """
-        self.topic = clean_topic(contract)
+        self.topic = contract.clean_topic
         self.source = contract.rules.topic
         self.key = contract.rules.dedupe_key[0]
         self.bronze = bronze
@@ -335,7 +329,7 @@ def _last_value(reader: Consumer) -> bytes | None:
 
 def _ensure_topic(settings: Settings, contract: Contract) -> None:
     """Create the clean topic, and let it take every event that the source topic takes."""
-    topic, rules = clean_topic(contract), contract.rules
+    topic, rules = contract.clean_topic, contract.rules
     ensure_topics(settings, [replace(contract, stream=replace(rules, topic=topic))])
     admin = AdminClient({**client_config(settings), "log_level": "0"})
     limits: list[int] = []

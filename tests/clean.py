@@ -19,7 +19,7 @@ from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 from freshdata.services.kafka import client_config, cluster_id, end_offsets, ensure_topics
 from freshdata.settings import load_settings
 from stream_workers import clean
-from stream_workers.clean import CleanPublisher, clean_topic
+from stream_workers.clean import CleanPublisher
 from stream_workers.faults import reach
 
 STREAM = "weather"
@@ -82,7 +82,7 @@ class Stream:
         """What a reader of committed records sees of each partition."""
         found = {number: [] for number in range(PARTITIONS)}
         for number, events in found.items():
-            for message in read_committed(self.settings, clean_topic(self.contract), number):
+            for message in read_committed(self.settings, self.contract.clean_topic, number):
                 value = json.loads(message.value())
                 value["event_time"] = datetime.fromisoformat(value["event_time"])
                 value["weather_date"] = datetime.fromisoformat(value["weather_date"]).date()

@@ -209,6 +209,11 @@ class Contract:
         return f"quarantine.{self.name}"
 
     @property
+    def clean_topic(self) -> str:
+        """Name of the topic that accepted events are published to when the contract asks for it."""
+        return f"{self.rules.topic}.clean"
+
+    @property
     def arrow_schema(self) -> pa.Schema:
         """The contract's own fields as an Arrow schema, and ``_extra`` where it keeps unknown ones."""
         fields = [pa.field(column.name, column.type, not column.required) for column in self.columns]

@@ -10,7 +10,6 @@ from typing import Any
 from pyiceberg.catalog import Catalog
 
 from freshdata.verify.ingest import verify_ingest
-from stream_workers.clean import clean_topic
 from tests.chaos.gold import Row, gold_rows
 from tests.chaos.harness import Chaos
 from tests.chaos.traffic import stored_form
@@ -136,7 +135,7 @@ def _keyed(catalog: Catalog, table: str, columns: list[str]) -> Iterable[tuple[s
 
 def _published(chaos: Chaos, columns: list[str]) -> Iterable[tuple[str, Row]]:
     """What a reader of committed records sees, in order and under the right keys."""
-    topic, partitions = clean_topic(chaos.contract), range(chaos.contract.rules.topic_partitions)
+    topic, partitions = chaos.contract.clean_topic, range(chaos.contract.rules.topic_partitions)
     with ThreadPoolExecutor(len(partitions)) as pool:
         read = list(pool.map(lambda number: read_committed(chaos.settings, topic, number), partitions))
     for messages in read:

@@ -15,7 +15,6 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from freshdata.lake.catalog import bronze_schema
 from freshdata.services.kafka import client_config
 from freshdata.settings import PROJECT
-from stream_workers.clean import clean_topic
 from tests.clean import Stream, read_committed
 from tests.streams import flight_event, wait_for
 
@@ -61,7 +60,7 @@ class Flights(Stream):
         for hour, origin, delay in events:
             at = (MIDNIGHT + timedelta(hours=hour)).isoformat()
             event = flight_event(0, origin=origin, dep_delay=delay, event_time=at)
-            producer.produce(clean_topic(self.contract), json.dumps(event), b"x", 0)
+            producer.produce(self.contract.clean_topic, json.dumps(event), b"x", 0)
         producer.flush(30)
         producer.abort_transaction(30)
 
@@ -80,7 +79,7 @@ class Flights(Stream):
 
     def read(self):
         """Whether the example has read, and committed, every event of the clean topic."""
-        topic = clean_topic(self.contract)
+        topic = self.contract.clean_topic
         last = {p: read_committed(self.settings, topic, p)[-1].offset() for p in range(PARTITIONS)}
         consumer = Consumer({**client_config(self.settings), "group.id": f"{self.topic}.by_origin_hour"})
         try:

@@ -1,4 +1,4 @@
-"""What the stream workers write: Bronze, quarantine and lookup tables, as external assets."""
+"""What the stream workers read and write: topics, Bronze, quarantine and lookup tables, as external assets."""
 
 from collections.abc import Iterator
 
@@ -23,16 +23,39 @@ def external_specs(platform: Platform) -> Iterator[dg.AssetSpec]:
         if contract.kind == "lookup":
             yield _lookup(platform, contract)
         else:
+            yield _topic(contract, contract.rules.topic, f"Events of {contract.name}, as their producers sent them.")
             yield _bronze(platform, contract)
             yield _quarantine(platform, contract)
+            if contract.rules.publish_clean:
+                text = f"Accepted events of {contract.name}, each once, with what was looked up for them."
+                yield _topic(contract, contract.clean_topic, text, contract.table)
+
+
+def _topic(contract: Contract, name: str, description: str, *sources: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        _topic_key(name),
+        deps=[asset_key(source) for source in sources],
+        description=description,
+        group_name="topics",
+        kinds={"kafka"},
+        owners=owners(contract.owner),
+        metadata={"freshdata/topic": name, "freshdata/topic_partitions": contract.rules.topic_partitions},
+    )
+
+
+def _topic_key(name: str) -> dg.AssetKey:
+    return dg.AssetKey(["topic", name])
 
 
 def _bronze(platform: Platform, contract: Contract) -> dg.AssetSpec:
     rules = contract.rules
     return dg.AssetSpec(
         asset_key(contract.table),
-        # The worker looks these up to enrich each event.
-        deps=[asset_key(platform.contracts[enrichment.lookup].table) for enrichment in rules.enrichments],
+        deps=[
+            _topic_key(rules.topic),
+            # The worker looks these up to enrich each event.
+            *(asset_key(platform.contracts[enrichment.lookup].table) for enrichment in rules.enrichments),
+        ],
         description=f"{contract.description} As received, by ingestion date.",
         group_name="bronze",
         kinds={"kafka", "iceberg"},
@@ -52,6 +75,7 @@ def _bronze(platform: Platform, contract: Contract) -> dg.AssetSpec:
 def _quarantine(platform: Platform, contract: Contract) -> dg.AssetSpec:
     return dg.AssetSpec(
         asset_key(contract.quarantine_table),
+        deps=[_topic_key(contract.rules.topic)],
         description=f"Events of {contract.name} that broke the contract: raw bytes, reason, offset.",
         group_name="quarantine",
         kinds={"kafka", "iceberg"},
