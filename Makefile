@@ -108,6 +108,14 @@ bench-commits: setup ## What a commit costs as a table grows old (ARGS="--commit
 bench-clustering: setup ## What a selective query reads before and after a compaction, about 5 minutes
 	@$(BIN)/python -m benchmarks.clustering $(ARGS)
 
+.PHONY: bench-freshness
+bench-freshness: setup ## From an event to Gold through the whole platform, about 8 minutes
+	@$(BIN)/python -m benchmarks.freshness $(ARGS)
+
+.PHONY: bench-orchestration
+bench-orchestration: setup ## Loading the code location and ticking its sensors, small and large, about 10 minutes
+	@$(BIN)/python -m benchmarks.orchestration $(ARGS)
+
 .PHONY: bench-merge
 bench-merge: setup ## Incremental merges against their peers, and live runs as tables grow (ARGS="--rows 100000")
 	@$(BIN)/python -m benchmarks.merge $(ARGS)

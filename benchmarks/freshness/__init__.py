@@ -1,0 +1,1 @@
+"""How fresh Gold is when Dagster brings the news there."""
