@@ -17,6 +17,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from freshdata.lake.changes import date_ranges
 from freshdata.lake.cursors import MODE_PROPERTY
 from freshdata.lake.progress import ancestors, compacts, summary_property
+from freshdata.transform.manifest import follows_days
 from freshdata_assets.live import News, news
 from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
 from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START, REASON
@@ -27,16 +28,21 @@ MOST_RANGES = 5
 
 def live_run_requests(platform: Platform, catalog: Catalog) -> list[dg.RunRequest]:
     """The runs that bring Silver and Gold up to date; none when they are."""
-    models = platform.models.values()
-    daily = news(platform, catalog, [model for model in models if model.partition_column])
-    whole = news(platform, catalog, [model for model in models if not model.partition_column])
-    requests = []
-    if whole.moved:
-        requests.append(_request(platform, catalog, whole, set(whole.moved), None))
-    if daily.moved:
-        names = _with_neighbours(platform, set(daily.moved))
-        requests += [_request(platform, catalog, daily, names, span) for span in _spans(platform, daily.days)]
+    found = news(platform, catalog, platform.models.values())
+    alone = {name for name in found.moved if not _in_days(platform, name)}
+    moved = found.moved.keys() - alone
+    requests = [_request(platform, catalog, found, alone, None)] if alone else []
+    if moved:
+        names = _with_neighbours(platform, set(moved))
+        # Those with days may be there for their checks alone: then any day will do.
+        spans = _spans(platform, found.days) or [(platform.days()[1], platform.days()[1])]
+        requests += [_request(platform, catalog, found, names, span) for span in spans]
     return requests
+
+
+def _in_days(platform: Platform, name: str) -> bool:
+    model = platform.models[name]
+    return model.daily or follows_days(platform.models, model)
 
 
 def _with_neighbours(platform: Platform, names: set[str]) -> set[str]:
@@ -47,10 +53,10 @@ def _with_neighbours(platform: Platform, names: set[str]) -> set[str]:
     """
     chosen = set(names)
     for model in platform.models.values():  # Upstream comes before downstream.
-        if model.partition_column and chosen & set(model.depends_on):
+        if chosen & set(model.depends_on) and _in_days(platform, model.name):
             chosen.add(model.name)
     upstream = {name for model in chosen for name in platform.models[model].depends_on}
-    return chosen | {name for name in upstream if name in platform.models and platform.models[name].partition_column}
+    return chosen | {name for name in upstream if name in platform.models and _in_days(platform, name)}
 
 
 def _spans(platform: Platform, days: Iterable[date] | None) -> list[tuple[date, date]]:
@@ -71,7 +77,7 @@ def _request(
     platform: Platform, catalog: Catalog, found: News, names: set[str], span: tuple[date, date] | None
 ) -> dg.RunRequest:
     days = [day.strftime(DAY_FORMAT) for day in span] if span else []
-    moved = sorted({upstream for upstreams in found.moved.values() for upstream in upstreams})
+    moved = sorted({upstream for name in names for upstream in found.moved.get(name, ())})
     reason = f"new in {', '.join(moved)}" + (f", days {days[0]} to {days[1]}" if days else "")
     return dg.RunRequest(
         run_key=_run_key(platform, catalog, names, days),

@@ -32,7 +32,7 @@ class Backfill:
     """What is to be rebuilt.
 
     Attributes:
-        models: Models with daily partitions, upstream before downstream.
+        models: Models with partitions, upstream before downstream.
         first: First day.
         last: Last day, inclusive.
         tenant: The only tenant whose rows are rebuilt; None for all.
@@ -91,7 +91,7 @@ class Outcome:
         first: First day.
         last: Last day.
         run_id: The Dagster run.
-        rows: Model to the rows that its days hold now.
+        rows: Model to the rows that its days hold now; of one without days of its own, the table's.
         problem: Why it failed, or None.
     """
 
@@ -113,7 +113,7 @@ def plan(platform: Platform, asked: argparse.Namespace) -> Backfill:
         if name not in platform.models:
             raise TransformError(name, "does not exist.", remedy=f"Use one of {', '.join(platform.models)}.")
         if platform.models[name].partition_column is None:
-            raise TransformError(name, "has no daily partitions.", remedy="Materialize it whole, in the Dagster UI.")
+            raise TransformError(name, "has no partitions.", remedy="Materialize it whole, in the Dagster UI.")
     chosen = set(names)
     for model in platform.models.values():  # Upstream comes before downstream.
         if model.partition_column and (not names or chosen & set(model.depends_on)):
@@ -143,8 +143,9 @@ def run(backfill: Backfill, stretch: tuple[date, date], instance: dg.DagsterInst
     rows = dict.fromkeys(backfill.models, 0)
     for event in result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
-        count = materialization.metadata.get("dagster/partition_row_count")
-        rows[".".join(materialization.asset_key.path)] += int(str(count.value)) if count else 0
+        counts = materialization.metadata
+        if (count := counts.get("dagster/partition_row_count") or counts.get("dagster/row_count")) is not None:
+            rows[".".join(materialization.asset_key.path)] += int(str(count.value))
     return Outcome(first, last, result.run_id, rows, None if result.success else _problem(result))
 
 
@@ -201,7 +202,7 @@ def _backfill(asked: argparse.Namespace, console: Console) -> int:
     if asked.json:
         print(json.dumps([vars(outcome) for outcome in outcomes], default=str))  # noqa: T201 - what was asked for.
     else:
-        _show(backfill, outcomes, time.monotonic() - started)
+        _show(platform, backfill, outcomes, time.monotonic() - started)
     for outcome in failed:
         console.print(
             f"[red]✗[/red] {outcome.first} to {outcome.last}: {outcome.problem} [dim]Run {outcome.run_id}.[/dim]"
@@ -209,14 +210,17 @@ def _backfill(asked: argparse.Namespace, console: Console) -> int:
     return 1 if failed else 0
 
 
-def _show(backfill: Backfill, outcomes: list[Outcome], seconds: float) -> None:
+def _show(platform: Platform, backfill: Backfill, outcomes: list[Outcome], seconds: float) -> None:
     table = Table("model", header_style="bold")
     for heading in ("days", "rows now"):
         table.add_column(heading, justify="right")
     done = [outcome for outcome in outcomes if outcome.problem is None]
     days = sum((outcome.last - outcome.first).days + 1 for outcome in done)
     for name in backfill.models:
-        table.add_row(name, str(days), f"{sum(outcome.rows[name] for outcome in done):,}")
+        counts = [outcome.rows[name] for outcome in done]
+        # Runs share a month, and each tells the rows of all months.
+        rows = sum(counts) if platform.models[name].daily else max(counts, default=0)
+        table.add_row(name, str(days), f"{rows:,}")
     console = Console(highlight=False)
     console.print(table)
     console.print(

@@ -1,7 +1,8 @@
 """What is new: which tables are behind their upstream tables, and which days that touches."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from datetime import date
 
 import pyarrow as pa
@@ -11,9 +12,10 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import In
 from pyiceberg.table import Table
 
-from freshdata.lake.changes import new_rows, touched_dates
+from freshdata.lake.changes import new_rows
 from freshdata.lake.cursors import Cursor, behind, read_cursor, upstream_heads
 from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.upstream import Upstream
 from freshdata_assets.platform import Platform
 
 
@@ -42,51 +44,41 @@ def up_to_date(catalog: Catalog, model: ModelInfo) -> bool:
 def news(platform: Platform, catalog: Catalog, models: Iterable[ModelInfo]) -> News:
     """What the upstream tables of some models gained that the models have not seen."""
     chosen = {model.name: model for model in models}
-    moved = behind(catalog, {name: model.depends_on for name, model in chosen.items()})
+    upstream = Upstream(catalog, platform.models, platform.contracts)
     days: set[date] | None = set()
     found: dict[str, tuple[str, ...]] = {}
-    for name, heads in moved.items():
-        model_days = _model_days(platform, catalog, chosen[name], tuple(heads))
-        if model_days == set():
+    for name, heads in behind(catalog, {name: model.depends_on for name, model in chosen.items()}).items():
+        touched = _touched(catalog, upstream, chosen[name], tuple(heads))
+        if touched == set():
             continue  # An upstream snapshot without rows (a batch of duplicates) is no news.
         found[name] = tuple(heads)
-        days = None if days is None or model_days is None else days | model_days
+        if chosen[name].daily:
+            days = None if days is None or touched is None else days | touched
     return News(found, frozenset(days) if days is not None else None)
 
 
-def _model_days(platform: Platform, catalog: Catalog, model: ModelInfo, moved: tuple[str, ...]) -> set[date] | None:
+def _touched(
+    catalog: Catalog, upstream: Upstream, model: ModelInfo, moved: tuple[str, ...]
+) -> AbstractSet[date] | None:
     if model.partition_column is None:
         return None
-    try:
-        cursor = read_cursor(catalog.load_table(model.name))
-    except NoSuchTableError:
-        cursor = None
-    seen = cursor.upstream if cursor else {}
+    cursor = read_cursor(catalog.load_table(model.name)) if catalog.table_exists(model.name) else None
+    if cursor is not None:
+        # Changed code alone starts no run: with the next news everything is rebuilt.
+        return upstream.pending(model, replace(cursor, fingerprint=model.code_version)).dates
     days: set[date] = set()
-    for upstream in moved:
-        touched = _touched(platform, catalog.load_table(upstream), upstream, seen.get(upstream))
-        if touched is None:
+    for name in moved:
+        column = upstream.date_column(name)
+        if column is None:
             return None
-        days |= touched
-    return days
+        days |= event_dates(catalog.load_table(name), column)
+    return model.period.touched(days)
 
 
-def _touched(platform: Platform, table: Table, name: str, after: int | None) -> set[date] | None:
-    stream = next((stream for stream in platform.streams if stream.table == name), None)
-    if stream is not None:
-        return event_dates(table, stream.rules.event_date_field, after)
-    upstream = platform.models.get(name)
-    if upstream is None or upstream.partition_column is None:
-        return None
-    if after is None:
-        return event_dates(table, upstream.partition_column, None)
-    return touched_dates(table, upstream.partition_column, after)
-
-
-def event_dates(table: Table, column: str, after: int | None) -> set[date]:
-    """The distinct values of a date column among the rows appended after a snapshot; reads that one column."""
+def event_dates(table: Table, column: str) -> set[date]:
+    """The distinct values of a date column; reads that one column."""
     days: set[date] = set()
-    for batch in new_rows(table, after, (column,)):
+    for batch in new_rows(table, None, (column,)):
         days.update(pc.unique(batch.column(column)).to_pylist())
     return days
 

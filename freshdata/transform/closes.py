@@ -140,7 +140,7 @@ class Closes:
 
 def closed_models(models: Mapping[str, ModelInfo]) -> list[ModelInfo]:
     """The models whose days are closed."""
-    return [model for model in models.values() if model.layer == LAYER and model.partition_column]
+    return [model for model in models.values() if model.layer == LAYER and model.daily]
 
 
 def close_name(day: date) -> str:

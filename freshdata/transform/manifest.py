@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from freshdata.settings import Settings
+from freshdata.transform.periods import Period, Unit
 
 if TYPE_CHECKING:
     from sqlmesh import Context
@@ -41,10 +42,9 @@ class ModelInfo:
         description: What one row is.
         owner: Owning team.
         kind: ``merge_by_key``, ``overwrite_changed_partitions``, ``scd2`` or ``full``.
-        partition_column: Date column of its daily partitions, or None.
+        partition_column: Date column of its partitions, or None.
         columns: Column to SQL type, in order.
         column_descriptions: Column to description.
-        grain: Columns that together identify a row; empty when the model does not say.
         depends_on: Tables it reads, sorted.
         column_lineage: Column to the upstream (table, column) pairs it is computed from.
         audits: Its audits.
@@ -52,6 +52,8 @@ class ModelInfo:
         metadata_version: Changes when its description, owner or audits do.
         path: Its file, relative to the folder that holds the project's.
         tags: Its tags.
+        grain: Columns that together identify a row; empty when the model does not say.
+        period: How many upstream days a row sums up.
     """
 
     name: str
@@ -70,6 +72,12 @@ class ModelInfo:
     path: str
     tags: tuple[str, ...] = field(default_factory=tuple)
     grain: tuple[str, ...] = field(default_factory=tuple)
+    period: Period = field(default_factory=Period)
+
+    @property
+    def daily(self) -> bool:
+        """Whether each of its days is made by itself."""
+        return self.partition_column is not None and self.period.daily
 
 
 def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
@@ -120,6 +128,12 @@ def sources(models: Mapping[str, ModelInfo], model: ModelInfo) -> set[str]:
     return found
 
 
+def follows_days(models: Mapping[str, ModelInfo], model: ModelInfo) -> bool:
+    """Whether a model is made from one with days, through any number of models."""
+    upstream = [models[name] for name in model.depends_on if name in models]
+    return any(one.daily or follows_days(models, one) for one in upstream)
+
+
 def table_name(fqn: str) -> str:
     """The table identifier in a fully qualified, quoted model name."""
     from sqlglot import exp
@@ -146,8 +160,15 @@ def _info(context: "Context", model: Any, settings: Settings) -> ModelInfo:
         metadata_version=model.metadata_hash,
         path=str(Path(model._path).relative_to(settings.models_dir.parent)),  # noqa: SLF001 - there is no public way.
         tags=tuple(model.tags),
+        period=_period(model),
         grain=tuple(column.name for grain in model.grains[:1] for column in grain.expressions or [grain.unnest()]),
     )
+
+
+def _period(model: Any) -> Period:
+    unit = model.interval_unit.value if model.time_column else "day"
+    whole: dict[str, Unit] = {"month": "month", "year": "year"}
+    return Period(whole.get(unit, "day"), getattr(model.kind, "window_days", 1))
 
 
 def _blocking(audit: Any, arguments: dict[str, Any]) -> bool:
@@ -191,5 +212,6 @@ def _from_json(text: str) -> dict[str, ModelInfo]:
             column: tuple((table, source) for table, source in sources)
             for column, sources in item["column_lineage"].items()
         }
+        item["period"] = Period(**item["period"])
         manifest[item["name"]] = ModelInfo(**item)
     return manifest

@@ -88,15 +88,30 @@ class KeyedKind(CustomKind):  # type: ignore[misc]
 
 
 class DailyKind(KeyedKind):
-    """A model in daily partitions, named by ``materialization_properties (date_column = ...)``.
+    """A model in partitions by a date column, named by ``materialization_properties (date_column = ...)``.
 
-    The time column makes SQLMesh's audits look only at the days of the run, not at the whole table.
+    They are days; with ``cron '@monthly'`` or ``'@yearly'`` whole months or years, dated by their first day. Rows that
+    look back over several days say so by ``window_days``. The time column makes SQLMesh's audits look only at the days
+    of the run, not at the whole table.
     """
 
     @property
     def time_column(self) -> TimeColumn:
         """The date column that the table is partitioned by."""
         return TimeColumn(column=exp.column(self.property_names("date_column")[0], quoted=True), format="%Y-%m-%d")
+
+    @property
+    def window_days(self) -> int:
+        """Days of the upstream tables that a row looks back on, its own included.
+
+        Raises:
+            ConfigError: it is no positive number.
+        """
+        value = self.materialization_properties.get("window_days", 1)
+        text = value.name if isinstance(value, exp.Expression) else str(value)
+        if not text.isdigit() or not int(text):
+            raise ConfigError(f"window_days is {text!r}. Use a number of days, 1 or more.")
+        return int(text)
 
     @property
     def removes(self) -> exp.Expression | None:

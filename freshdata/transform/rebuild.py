@@ -128,8 +128,7 @@ class Rebuild:
     ) -> None:
         stretches = [days]
         if info.partition_column:
-            begins = range(days[0].toordinal(), days[1].toordinal() + 1, STRETCH_DAYS)
-            stretches = [(date.fromordinal(b), min(date.fromordinal(b + STRETCH_DAYS - 1), days[1])) for b in begins]
+            stretches = list(info.period.stretches(*days, STRETCH_DAYS))
         for number, (first, last) in enumerate(stretches):
             advance(number, len(stretches))
             self._adapter.append(shadow, self._evaluation.query(info, first, last))

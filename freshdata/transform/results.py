@@ -33,7 +33,7 @@ class ModelRun:
     Attributes:
         model: The model's name.
         mode: ``live``, ``partitions`` or ``full``.
-        partitions: Recomputed day to the rows it holds now; empty for a table without daily partitions.
+        partitions: Recomputed day, or first day of a period, to its rows now; empty for a table without partitions.
         rows: Rows in the table now.
         audits: The audits' outcomes; empty when nothing was recomputed.
         note: Why the run did more, or less, than usual; or an empty string.

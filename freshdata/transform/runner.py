@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +126,7 @@ class Runner:
         return retry(lambda: self._follow(info, started), model, lambda error: isinstance(error, OvertakenError))
 
     def run_partitions(self, model: str, start: date, end: date, *, tenant: str | None = None) -> ModelRun:
-        """Rebuild days whole from upstream.
+        """Rebuild days whole from upstream, or the periods that they lie in.
 
         Args:
             model: The model's name.
@@ -135,11 +135,12 @@ class Runner:
             tenant: Rebuild only this tenant's rows, in a model that tells tenants apart.
 
         Raises:
-            TransformError: there is no such model, it has no daily partitions, or its query fails.
+            TransformError: there is no such model, it has no partitions, or its query fails.
         """
         info, started = self._model(model), time.monotonic()
         if info.partition_column is None:
-            raise TransformError(model, "has no daily partitions.", remedy="Run it whole.")
+            raise TransformError(model, "has no partitions.", remedy="Run it whole.")
+        start, end = info.period.whole(start, end)
         ranges = ((start, end),)
         seen = read_cursor(self._table(model))
 
@@ -187,7 +188,7 @@ class Runner:
         """
         info = self._model(model)
         pending, bounds = self.pending(model), self._bounds(info, stored=True)
-        first, last = (given or bound for given, bound in zip(days, bounds, strict=True))
+        first, last = info.period.whole(*(given or bound for given, bound in zip(days, bounds, strict=True)))
         rebuild = Rebuild(self._catalog, self._evaluation, self._adapter, self._stamps)
         whole = days == (None, None) or info.partition_column is None
         return rebuild.run(info, pending, (first, last), whole=whole, allow_missing=allow_missing, advance=advance)
@@ -289,7 +290,8 @@ class Runner:
                 query = exp.select(exp.Min(this=day), exp.Max(this=day)).from_(f"{CATALOG_NAME}.{name}")
                 found += [value for value in self._adapter.fetchone(query) or () if value is not None]
         today = datetime.now(UTC).date()
-        return min(found, default=today), max(found, default=today)
+        later = timedelta(days=info.period.window_days - 1)
+        return min(found, default=today), max(found, default=today) + later
 
     def _outcome(
         self,
@@ -319,7 +321,7 @@ class Runner:
         counts = row_counts(self._table(info.name), info.partition_column)
         if counts is None:
             counts = {key: int(count) for count, key in self._adapter.fetchall(query.select(day).group_by(day))}
-        chosen = counts if days is None else {key: counts.get(key, 0) for key in sorted(days)}
+        chosen = counts if days is None else {key: counts.get(key, 0) for key in info.period.starts(days)}
         return sum(counts.values()), dict(sorted(chosen.items()))
 
     @property

@@ -85,11 +85,12 @@ class Upstream:
             touched, note = self._touched(name, seen.upstream.get(name), seen.marks.get(name))
             if touched is None:
                 return Pending(behind=True, dates=None, note=f"{note}: everything is rebuilt", cursor=cursor)
-            dates |= touched
+            dates |= self._models[name].period.touched(touched) if name in self._models else touched
             whole = whole or bool(self._beyond_appends(name, seen.upstream.get(name)))
             if note:
                 notes.append(f"{note}: the days of its new files are rebuilt")
         note = "; ".join(notes)
+        dates = model.period.touched(dates)
         return Pending(behind=True, dates=frozenset(dates), note=note, cursor=cursor, whole_days=whole)
 
     def _beyond_appends(self, name: str, after: int | None) -> str:

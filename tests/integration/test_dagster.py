@@ -101,7 +101,7 @@ def test_a_live_run_checks_silver_before_gold_and_leaves_nothing_behind(platform
     assert result.success
     order = steps(result)
     assert order[0] == "silver_daily"
-    assert order[-1] == "gold_daily"
+    assert order[-2:] == ["gold_daily", "gold_following"]
     assert "silver__flight_events_contract_rules" in order
     days = [day.isoformat() for day in DAYS]
     found = materialized(result)
@@ -155,6 +155,24 @@ def test_an_error_keeps_gold_out_and_shows_why(platform: Platform, run: Run) -> 
     assert rows(platform, "gold.carrier_day") == before
     # Asked again the same, Dagster drops it by its key: it failed, and nothing has changed since.
     assert [again.run_key for again in live_run_requests(platform, platform.catalog())] == [request.run_key]
+
+
+def test_months_follow_in_the_same_run_behind_the_same_checks(platform: Platform, run: Run) -> None:
+    fill_lookups(platform.settings)
+    requests = live_run_requests(platform, platform.catalog())
+    # What is made from lookups alone waits for nobody's days.
+    assert [RANGE_START in request.tags for request in requests] == [False, True]
+    assert run(list(requests[1].asset_selection or ()), dict(requests[1].tags)).success
+    months = rows(platform, "gold.carrier_month")
+    assert {(row["flight_month"], row["tenant_id"], row["days"]) for row in months} == {
+        (date(2013, 1, 1), "AA", 3), (date(2013, 1, 1), "UA", 3),
+    }  # fmt: skip
+    assert {row["flights"] for row in months} == {6}
+    ingest(platform.settings, "flight_events", departures(DAYS[1], 1, event_id="bad-event", flight=20_000))
+    (request,) = (one for one in live_run_requests(platform, platform.catalog()) if RANGE_START in one.tags)
+    assert dg.AssetKey(["gold", "carrier_month"]) in (request.asset_selection or ())
+    assert not run(list(request.asset_selection or ()), dict(request.tags)).success
+    assert rows(platform, "gold.carrier_month") == months
 
 
 def test_rows_that_an_audit_refused_stay_refused_when_other_days_get_news(platform: Platform, run: Run) -> None:

@@ -56,7 +56,7 @@ def test_live_and_partition_runs_leave_the_same_rows(runner: Runner, catalog: Ca
     runs = follow(runner)
     assert set(runs[FLIGHTS].partitions) == set(runs[CARRIERS].partitions) == {day, next_day}
     assert runs[FLIGHTS].partitions[day] == 6
-    daily = [model for model, info in runner.manifest.items() if info.partition_column]
+    daily = [model for model, info in runner.manifest.items() if info.daily]
     live = {model: rows(catalog, model) for model in daily}
     for model in daily:
         run = runner.run_partitions(model, day, next_day)
@@ -399,7 +399,7 @@ def test_the_rendered_sql_recomputes_the_whole_table(
 def test_wrong_requests_name_the_remedy(runner: Runner, day: date) -> None:
     with pytest.raises(TransformError, match=r"Use one of .*gold\.carrier_day"):
         runner.run_live("gold.nothing")
-    with pytest.raises(TransformError, match="no daily partitions"):
+    with pytest.raises(TransformError, match="no partitions"):
         runner.run_partitions("gold.dim_carrier", day, day)
 
 

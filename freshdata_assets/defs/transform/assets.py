@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from freshdata.errors import FreshDataError
-from freshdata.transform.manifest import AuditInfo, ModelInfo, sources
+from freshdata.transform.manifest import AuditInfo, ModelInfo, follows_days, sources
 from freshdata.transform.results import AuditResult, ModelRun
 from freshdata.transform.runner import Runner
 from freshdata_assets.defs.resources import Transform
@@ -37,15 +37,16 @@ AnyAudit = TypeVar("AnyAudit", AuditInfo, AuditResult)
 
 
 def transform_assets(platform: Platform) -> list[dg.AssetsDefinition]:
-    """One op for each layer's daily models, and one for its models without partitions."""
+    """One op for each layer's daily models, one for those that follow them, and one for those that have no days."""
     groups: dict[str, list[ModelInfo]] = {}
     for model in platform.models.values():
-        groups.setdefault(f"{model.layer}_{'daily' if model.partition_column else 'whole'}", []).append(model)
+        kind = "daily" if model.daily else "following" if follows_days(platform.models, model) else "whole"
+        groups.setdefault(f"{model.layer}_{kind}", []).append(model)
     return [_layer(platform, name, models) for name, models in groups.items()]
 
 
 def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsDefinition:
-    daily = models[0].partition_column is not None
+    daily = models[0].daily
 
     @dg.multi_asset(
         name=name,
@@ -91,7 +92,7 @@ def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
 
 
 def _dep(platform: Platform, model: ModelInfo, upstream: str) -> dg.AssetDep:
-    if model.partition_column and upstream not in platform.models and not upstream.startswith("lookup."):
+    if model.daily and upstream not in platform.models and not upstream.startswith("lookup."):
         # A day's events may have been ingested on any day: Bronze has another calendar.
         return dg.AssetDep(asset_key(upstream), partition_mapping=dg.AllPartitionMapping())
     return dg.AssetDep(asset_key(upstream))
@@ -177,11 +178,11 @@ class _Layer:
 
     def days(self, model: ModelInfo, outcome: ModelRun | None) -> dict[date, int]:
         """Rows of each day that the run covers or touched."""
-        if model.partition_column is None:
+        if not model.daily:
             return {}
         done = outcome.partitions if outcome else {}
         missing = [day for day in self.scope.days if day not in done]
-        return row_counts(self.platform.catalog().load_table(model.name), model.partition_column, missing) | done
+        return row_counts(self.platform.catalog().load_table(model.name), str(model.partition_column), missing) | done
 
     def result(self, model: ModelInfo, outcome: ModelRun | None, days: dict[date, int]) -> dg.MaterializeResult[Any]:
         key = asset_key(model.name)
