@@ -80,7 +80,7 @@ class Evaluation:
         """Audit the rows that a merge wrote, by those audits that judge each row, or each key, by itself; else days."""
         adapter, snapshot = self._context.engine_adapter, self._snapshots[info.name]
         key = set(snapshot.model.kind.property_names("unique_key"))
-        relation = adapter.stage_rows(WRITTEN, written.to_reader())
+        relation = adapter.stage_rows(WRITTEN, written)
         outcomes = []
         try:
             for audit, arguments in snapshot.node.audits_with_args:

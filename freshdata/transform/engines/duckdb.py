@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Literal
 
 import duckdb  # noqa: TID253 - as above.
@@ -32,6 +33,7 @@ from freshdata.transform.retry import lost_commit, retry
 from freshdata.transform.state import VIEWS
 
 NEWS = "news"
+ROWS_IN_MEMORY = 250_000
 
 
 class DuckDBLakeAdapter(LakeAdapter, DuckDBEngineAdapter):  # type: ignore[misc]
@@ -43,11 +45,24 @@ class DuckDBLakeAdapter(LakeAdapter, DuckDBEngineAdapter):  # type: ignore[misc]
     ERRORS = (duckdb.Error,)
 
     def stage(self, table: Table, after: int | None, until: int | None) -> str:
-        """Put the rows into a temporary table."""
-        return self.stage_rows(NEWS, new_rows(table, after, until=until))
+        """Have few rows read where they lie in memory; put many into a temporary table, which spills to disk."""
+        news = new_rows(table, after, until=until)
+        held: list[pa.RecordBatch] = []
+        for batch in news:
+            held.append(batch)
+            if sum(map(len, held)) > ROWS_IN_MEMORY:
+                break
+        else:
+            return self.stage_rows(NEWS, pa.Table.from_batches(held, news.schema))
+        incoming = self.stage_rows("incoming", pa.RecordBatchReader.from_batches(news.schema, chain(held, news)))
+        try:
+            self.cursor.execute(f"CREATE OR REPLACE TEMP TABLE {NEWS} AS FROM {incoming}")
+        finally:
+            self.unstage(incoming)
+        return f"temp.main.{NEWS}"
 
-    def stage_rows(self, name: str, rows: pa.RecordBatchReader) -> str:
-        """Put rows into a temporary table of this connection, batch by batch; it spills to disk when large.
+    def stage_rows(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> str:
+        """Give rows a name on this connection.
 
         Args:
             name: A name that is an identifier.
@@ -56,16 +71,12 @@ class DuckDBLakeAdapter(LakeAdapter, DuckDBEngineAdapter):  # type: ignore[misc]
         Returns:
             The relation to read them from; :meth:`unstage` removes it.
         """
-        cursor: duckdb.DuckDBPyConnection = self.cursor
-        cursor.register("_incoming", rows)
-        try:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM _incoming")
-        finally:
-            cursor.unregister("_incoming")
+        self.cursor.register(name, rows)
         return f"temp.main.{name}"
 
     def unstage(self, relation: str) -> None:
-        """Drop the temporary table."""
+        """Forget the relation."""
+        self.cursor.unregister(relation.rpartition(".")[2])
         self.cursor.execute(f"DROP TABLE IF EXISTS {relation}")
 
     def append(self, table: Table, query: exp.Query) -> None:
