@@ -1,4 +1,4 @@
-"""Read a partition after ten merges, and after it was compacted."""
+"""Read a compacted partition after ten merges, and after it was compacted again."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -94,8 +94,10 @@ def measure_reads(rows: int, batch: int, rounds: int, home: Path, bars: Progress
     lake = make_lake(home, CARRIERS)
     lake.follow()
     lake.fill(SILVER, days(1), rows, lambda _: None)
+    _compact(lake, SILVER)
     expected = _merge(lake, [news(batch, rows, number) for number in range(MERGES)], home, bars)
-    _compact(lake)
+    _name(lake)
+    _compact(lake, COMPACTED)
     found: list[Read] = []
     turns = [
         (name, table, one)
@@ -138,14 +140,17 @@ def _merge(lake: Lake, batches: list[News], home: Path, bars: Progress) -> int:
     return expected.rows
 
 
-def _compact(lake: Lake) -> None:
-    """Give the table as it is two names, and compact it under the second."""
+def _name(lake: Lake) -> None:
+    """Give the table as it is two names."""
     location = lake.table(SILVER).metadata_location
     lake.catalog.create_namespace_if_not_exists("bench")
     for name in (MERGED, COMPACTED):
         lake.catalog.register_table(name, location)
+
+
+def _compact(lake: Lake, name: str) -> None:
     clustering = clustering_of(lake.table(SILVER), load_contracts(lake.settings.contracts_dir))
-    compact(lake.table(COMPACTED), clustering, Thresholds(everything=True))
+    compact(lake.table(name), clustering, Thresholds(everything=True))
 
 
 def _check(found: list[Read]) -> None:

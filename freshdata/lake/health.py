@@ -21,6 +21,7 @@ class Thresholds:
         small_files: A partition is compacted when it has so many small files; one that is larger than all smaller ones
             together does not count, and waits: so a row is rewritten a few times, not with every compaction.
         delete_files: A partition is compacted when it has so many delete files.
+        deleted_share: A partition is compacted when they delete so large a share of its rows.
         group_bytes: So much of a partition is sorted at a time; more of it makes several groups. Also, groups of
             several partitions are committed together until they are as large.
         most_bytes: At most about so much is rewritten in one go; the rest is still needed, and done the next time. None
@@ -34,6 +35,7 @@ class Thresholds:
     small_share: float = 0.75
     small_files: int = 10
     delete_files: int = 5
+    deleted_share: float = 0.1
     group_bytes: int = 512 * 1024 * 1024
     most_bytes: int | None = None
     everything: bool = False
@@ -191,7 +193,9 @@ def _chosen(files: Files, thresholds: Thresholds) -> list[LiveFile]:
         total -= small.pop().file.file_size_in_bytes
     if len(small) >= thresholds.small_files:
         chosen |= {file.path for file in small}
-    if len(files.deletes) >= thresholds.delete_files:
+    deleted = sum(file.file.record_count for file in files.deletes)
+    share = thresholds.deleted_share * sum(file.file.record_count for file in data)
+    if len(files.deletes) >= thresholds.delete_files or deleted > share:
         chosen |= {file.path for file in data if any(may_mean(delete, file) for delete in files.deletes)}
     return sorted((file for file in data if file.path in chosen), key=lambda file: file.sequence_number)
 

@@ -195,6 +195,16 @@ def test_only_the_files_that_delete_files_mean_are_rewritten_for_them(table, duc
     assert untouched in {entry.data_file.file_path for entry in files(table)}
 
 
+def test_few_delete_files_that_delete_many_rows_are_reason_enough(table, duck):
+    commit(table, *range(100))
+    merge(duck, DAYS[0], list(range(9)), "b")
+    assert compact(table, BY_KEY, Thresholds()).files_before == 0
+    merge(duck, DAYS[0], list(range(20, 23)), "c")
+    before = rows(table)
+    assert compact(table, BY_KEY, Thresholds()).delete_files == 2
+    assert rows(table) == before
+
+
 def test_delete_files_that_an_overwrite_left_behind_go_without_a_rewrite(catalog, table, duck):
     fill(table, 1)
     merge(duck, DAYS[0], [0], "b")
