@@ -9,7 +9,7 @@ Number = float | None
 
 
 def gold_rows(events: Iterable[Row]) -> dict[str, dict[tuple[Any, ...], Row]]:
-    """Each daily Gold table's rows by their grain.
+    """Each Gold table's rows by their grain.
 
     Args:
         events: The flight events as Bronze stores them; there is no weather.
@@ -29,7 +29,24 @@ def gold_rows(events: Iterable[Row]) -> dict[str, dict[tuple[Any, ...], Row]]:
         for flight in flown:
             groups[tuple(flight[name] for name in grain)].append(flight)
         expected[table] = {key: dict(zip(grain, key, strict=True)) | aggregate(group) for key, group in groups.items()}
-    return expected
+    return expected | {"gold.carrier_month": _carrier_months(expected["gold.carrier_day"].values())}
+
+
+def _carrier_months(days: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
+    months: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for day in days:
+        months[day["flight_date"].replace(day=1), day["tenant_id"]].append(day)
+    return {
+        key: {
+            "flight_month": key[0],
+            "tenant_id": key[1],
+            "flights": sum(day["flights"] for day in group),
+            "cancelled": sum(day["cancelled"] for day in group),
+            "days": len(group),
+            "busiest_day_flights": max(day["flights"] for day in group),
+        }
+        for key, group in months.items()
+    }
 
 
 def _flight(events: list[Row]) -> Row:
