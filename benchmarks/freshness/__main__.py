@@ -26,6 +26,9 @@ from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.services.platform import Platform
 from freshdata.settings import Settings
 
+RUN_START, STEP_START, RUN_SUCCESS = (
+    dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START, dg.DagsterEventType.RUN_SUCCESS
+)  # fmt: skip
 STREAM, SILVER, GOLD = "flight_events", "silver.flight_events", "gold.carrier_day"
 WARM_UP = 45.0  # seconds, not counted: the first runs fill empty tables
 PATIENCE = 90.0  # seconds from the last event to its materialization
@@ -157,7 +160,7 @@ def _stages(instance: dg.DagsterInstance, since: float) -> list[Stages]:
                 name = ".".join(event.dagster_event.asset_key.path)
             times.setdefault(name, event.timestamp - created)
         if created >= since and {SILVER, GOLD} <= times.keys():
-            order = ("RUN_START", "STEP_START", SILVER, GOLD, "RUN_SUCCESS")
+            order = (*(kind.value for kind in (RUN_START, STEP_START)), SILVER, GOLD, RUN_SUCCESS.value)
             stages.append(Stages(*(times[name] for name in order)))
     return stages
 

@@ -35,18 +35,19 @@ class Flights(threading.Thread):
         self._rate = rate
         self._topic = topic
         self._stopped = threading.Event()
-        self._producer = Producer({**client_config(settings), "linger.ms": 5, "compression.type": "lz4"})
+        self._config = {**client_config(settings), "linger.ms": 5, "compression.type": "lz4"}
 
     def run(self) -> None:
         """Send."""
+        producer = Producer(self._config)
         chance, numbers, started = random.Random(1), count(), time.monotonic()  # noqa: S311 - test data
         while not self._stopped.wait(TICK):
             while self.sent < (time.monotonic() - started) * self._rate:
                 event = departure(next(numbers), chance)
-                self._producer.produce(self._topic, json.dumps(event).encode(), event["event_id"])
+                producer.produce(self._topic, json.dumps(event).encode(), event["event_id"])
                 self.sent += 1
-            self._producer.poll(0)
-        self._producer.flush(30)
+            producer.poll(0)
+        producer.flush(30)
 
     def stop(self) -> None:
         """Stop, when Kafka has everything."""
