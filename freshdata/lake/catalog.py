@@ -5,12 +5,15 @@ from urllib.parse import urlparse
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError, NotInstalledError, TableAlreadyExistsError
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import BucketTransform, IdentityTransform, Transform
+from sqlalchemy import select
 from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.orm import Session
 
 from freshdata.contracts import Contract
 from freshdata.errors import LakeError, PrerequisiteError
@@ -143,6 +146,19 @@ def ensure_stream_tables(catalog: Catalog, contract: Contract, lookups: dict[str
         catalog, contract.quarantine_table, QUARANTINE_SCHEMA, partition_by={"ingestion_date": IdentityTransform()}
     )
     return bronze, quarantine
+
+
+def metadata_locations(catalog: Catalog) -> dict[str, str]:
+    """Each table's metadata file, which another takes the place of at every commit.
+
+    Empty unless the catalog is a database: others would have to be asked for each table.
+    """
+    if not isinstance(catalog, SqlCatalog):
+        return {}
+    named = (IcebergTables.table_namespace, IcebergTables.table_name, IcebergTables.metadata_location)
+    query = select(*named).where(IcebergTables.catalog_name == catalog.name)
+    with Session(catalog.engine) as session:
+        return {f"{namespace}.{name}": str(location) for namespace, name, location in session.execute(query)}
 
 
 def ensure_table(

@@ -136,11 +136,11 @@ def test_a_compaction_is_no_news_for_the_snapshot_sensor(platform: Platform, dag
     small_files(platform)
     (request,) = live_run_requests(platform, platform.catalog())
     with dg.build_sensor_context(instance=dagster) as context:
-        first = snapshot_sensor(platform)(context)
+        first = snapshot_sensor(platform, patience=0)(context)
     assert isinstance(first, dg.SensorResult)
     assert run(platform, dagster, FLIGHTS).success
     with dg.build_sensor_context(instance=dagster, cursor=first.cursor) as context:
-        again = snapshot_sensor(platform)(context)
+        again = snapshot_sensor(platform, patience=0)(context)
     # What is still to be read has the key that it had, and no rows are reported a second time.
     assert isinstance(again, dg.SensorResult)
     assert not again.asset_events

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from collections import Counter
 from datetime import UTC, date, datetime
 
@@ -25,9 +26,11 @@ def dagster() -> dg.DagsterInstance:
     return dg.DagsterInstance.ephemeral()
 
 
-def tick(platform: Platform, dagster: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult | dg.SkipReason:
+def tick(
+    platform: Platform, dagster: dg.DagsterInstance, cursor: str | None, patience: float = 0
+) -> dg.SensorResult | dg.SkipReason:
     with dg.build_sensor_context(instance=dagster, cursor=cursor) as context:
-        result = snapshot_sensor(platform)(context)
+        result = snapshot_sensor(platform, patience=patience)(context)
     assert isinstance(result, dg.SensorResult | dg.SkipReason)
     return result
 
@@ -227,3 +230,25 @@ def test_a_run_whose_process_lives_is_left_alone(platform: Platform, dagster: dg
     alive = dagster.get_run_by_id(run_id)
     assert alive is not None
     assert alive.status == dg.DagsterRunStatus.STARTED
+
+
+def test_a_tick_waits_for_news(platform: Platform, dagster: dg.DagsterInstance) -> None:
+    arrival = threading.Timer(0.5, ingest, (platform.settings, "flight_events", departures(DAYS[0])))
+    arrival.start()
+    result = tick(platform, dagster, None, patience=60)
+    arrival.join()
+    assert isinstance(result, dg.SensorResult)
+    assert ranges(result) == [("2013-01-01", "2013-01-01")]
+
+
+def test_a_tick_waits_for_the_end_of_a_run(platform: Platform, dagster: dg.DagsterInstance) -> None:
+    run = dagster.get_run_by_id(add_run(dagster, dg.DagsterRunStatus.STARTING))
+    assert run is not None
+    ingest(platform.settings, "flight_events", departures(DAYS[0]))
+    end = threading.Timer(0.5, dagster.report_run_failed, (run,))
+    end.start()
+    result = tick(platform, dagster, None, patience=60)
+    end.join()
+    assert isinstance(result, dg.SensorResult)
+    assert result.asset_events
+    assert ranges(result) == [("2013-01-01", "2013-01-01")]
