@@ -38,6 +38,8 @@ class Settings(BaseSettings):
             keeps it in a file of the home folder, which one process at a time can use.
         worker_id: Name that a stream worker keeps over restarts (Kafka static membership): its successor gets its
             partitions at once, instead of after the session timeout.
+        warm_runs: Whether Dagster's runs are forked from a process that has imported everything, 300 MB of it, instead
+            of starting an interpreter each.
         metrics_port: Loopback port on which a stream worker serves ``/metrics``, ``/healthz`` and ``/readyz``; None or
             0 takes a free one. Either way it is written to a file in ``metrics_dir``.
     """
@@ -57,6 +59,7 @@ class Settings(BaseSettings):
     trino_uri: str | None = None
     state_uri: str | None = None
     worker_id: str | None = None
+    warm_runs: bool = False
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
 
     @property

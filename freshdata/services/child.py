@@ -20,11 +20,16 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal))
+    die_with_parent(int(death_signal))
     if os.getppid() != int(parent):  # The parent died before the line above took effect.
         sys.exit(1)
     os.execvp(command[0], command)  # noqa: S606 (no shell is the point)
+
+
+def die_with_parent(number: int) -> None:
+    """Have this process get a signal when the thread that started it ends; on Linux, elsewhere nothing is done."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 if __name__ == "__main__":

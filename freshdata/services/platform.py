@@ -1,13 +1,17 @@
 """The platform's processes: Kafka, one worker a stream, Dagster, and the producer of a live sample."""
 
+import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from freshdata.contracts import Contract, load_contracts
@@ -18,6 +22,7 @@ from freshdata.services.processes import ChildState, Program, Supervisor, create
 from freshdata.settings import Settings
 
 ASSETS = "freshdata_assets.definitions"
+WARM = "freshdata_assets.warm.launcher"
 LOCATION = "freshdata"
 
 
@@ -58,6 +63,7 @@ class Platform:
         self._ready = False
         self._started = datetime.now(UTC)
         self._supervisor = Supervisor(settings.logs, self._write_state)
+        self._scratch = ExitStack()
 
     def __enter__(self) -> Self:
         self._write_state()
@@ -113,6 +119,8 @@ class Platform:
         home = self.settings.dagster_home
         home.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.settings.project / "dagster.yaml", home / "dagster.yaml")
+        if self.settings.warm_runs:
+            self._start_warm(home / "dagster.yaml")
         self._say("Dagster's code server")
         # The workspace file names the port, so a restarted code server must come back on the same one.
         port = free_port()
@@ -132,6 +140,18 @@ class Platform:
             program = self._dagster(*web, port=chosen, ready=partial(listening, chosen))
             self._supervisor.start("dagster-web", partial(_same, program))
             self.web_address = f"http://127.0.0.1:{chosen}"
+
+    def _start_warm(self, dagster_yaml: Path) -> None:
+        # Until it has imported everything, and whenever it does not answer, runs start in the ordinary way. A socket's
+        # path is at most a hundred characters long, and nobody else may make it: a folder of its own.
+        path = Path(self._scratch.enter_context(TemporaryDirectory(prefix="freshdata-"))) / "warm.sock"
+        program = self._python("freshdata_assets.warm.server", str(path))
+        # Threads would be there when it forks.
+        single = {"SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true", "OPENBLAS_NUM_THREADS": "1"}
+        self._supervisor.start("dagster-warm", partial(_same, replace(program, env={**program.env, **single})))
+        launcher = {"module": WARM, "class": "WarmRunLauncher", "config": {"socket": str(path)}}
+        with dagster_yaml.open("a") as settings:
+            settings.write(f"\nrun_launcher: {json.dumps(launcher)}\n")  # JSON is YAML.
 
     def start_producer(self, sample: LiveSample) -> None:
         """Start the live sample's producer.
@@ -174,6 +194,7 @@ class Platform:
     def stop(self) -> None:
         """Stop all processes in reverse order."""
         self._supervisor.stop()
+        self._scratch.close()
         platform_file(self.settings).unlink(missing_ok=True)
 
     def _say(self, step: str) -> None:
