@@ -196,6 +196,18 @@ def _ways_on(table: str) -> str:
     )
 
 
+class QuarantineError(FreshDataError):
+    """Rejected events that were named do not exist, or a correction of them cannot be read.
+
+    Attributes:
+        stream: The stream's name.
+    """
+
+    def __init__(self, stream: str, message: str, *, remedy: str) -> None:
+        super().__init__(f"Quarantine of {stream}: {message}", remedy=remedy)
+        self.stream = stream
+
+
 class TransformError(FreshDataError):
     """A Silver or Gold model could not be built.
 

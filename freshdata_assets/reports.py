@@ -9,11 +9,17 @@ from typing import Any
 import dagster as dg
 from pyiceberg.table import Table
 
-from freshdata.lake.changes import added_partitions
+from freshdata.lake.changes import added_partitions, new_rows
+from freshdata.quarantine.events import read_events
+from freshdata.quarantine.payload import excerpt
+from freshdata.quarantine.problems import problem_column
+from freshdata.quarantine.records import IDENTITY
 from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
 
 DATA_VERSION = "dagster/data_version"
 INGESTION_TIMES = ("ingestion_date", "ingestion_hour")
+MOST_PROBLEMS = 20
+MOST_EVENTS = 10
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,14 @@ class Head:
         table: The table.
         snapshot_id: Its current snapshot.
         daily: Whether its asset has daily partitions, by ingestion date.
+        rejected: Whether its rows are rejected events.
     """
 
     name: str
     table: Table
     snapshot_id: int
     daily: bool
+    rejected: bool = False
 
 
 def reports(platform: Platform, head: Head, seen: int | None) -> Iterator[dg.AssetMaterialization]:
@@ -49,11 +57,12 @@ def reports(platform: Platform, head: Head, seen: int | None) -> Iterator[dg.Ass
         if day is not None and not platform.has_day(day):
             continue
         added[day.strftime(DAY_FORMAT) if day else None] += change.rows
+    more = _rejected(head.table, seen) if head.rejected and added else {}
     for partition, rows in sorted(added.items(), key=lambda item: item[0] or ""):
         yield dg.AssetMaterialization(
             asset_key(head.name),
             partition=partition,
-            metadata=_metadata(head, rows),
+            metadata=_metadata(head, rows) | more,
             tags={DATA_VERSION: str(head.snapshot_id)},
         )
 
@@ -73,3 +82,40 @@ def _metadata(head: Head, rows: int) -> dict[str, Any]:
     } | (
         {"dagster/last_updated_timestamp": dg.MetadataValue.timestamp(snapshot.timestamp_ms / 1000)} if snapshot else {}
     )
+
+
+def _rejected(table: Table, seen: int | None) -> dict[str, Any]:
+    """What is wrong with the events rejected since a snapshot, and the newest of them.
+
+    Of the added files only the columns that name an event are read, and then the bytes of the few that are shown.
+    """
+    found = new_rows(table, seen, (*IDENTITY, "reason")).read_all()
+    if not found.num_rows:
+        return {}  # The rows were replaced, by a rebuild.
+    problems = Counter(problem_column(found["reason"]).to_pylist()).most_common(MOST_PROBLEMS)
+    newest = found.sort_by([(name, "descending") for name in ("ingested_at", "partition", "offset")])
+    events = read_events(table, newest.slice(0, MOST_EVENTS))
+    return {
+        "freshdata/rejected_by_reason": dg.MetadataValue.table(
+            [dg.TableRecord({"events": count, "reason": problem}) for problem, count in problems],
+            schema=_schema(events="int", reason="string"),
+        ),
+        "freshdata/newest_rejected": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "when": event.ingested_at.isoformat(sep=" ", timespec="seconds"),
+                        "at": str(event.place),
+                        "reason": event.reason,
+                        "payload": excerpt(event.payload),
+                    }
+                )
+                for event in events
+            ],
+            schema=_schema(when="string", at="string", reason="string", payload="string"),
+        ),
+    }
+
+
+def _schema(**columns: str) -> dg.TableSchema:
+    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind) for name, kind in columns.items()])

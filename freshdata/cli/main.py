@@ -12,6 +12,7 @@ from freshdata.cli import (
     history,
     maintain,
     produce,
+    quarantine,
     query,
     rebuild,
     replay,
@@ -52,6 +53,7 @@ app.command(help="What made a table's rows: each commit's code, run and upstream
     history.history
 )
 app.add_typer(contract.app, name="contract")
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> None:

@@ -60,13 +60,13 @@ class Decoder:
         self._parse = ColumnarParser(contract) if ColumnarParser.supports(contract) else None
 
     def __call__(
-        self, values: Sequence[bytes | None], keys: Sequence[bytes | None], timestamps: npt.NDArray[np.int64]
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None, timestamps: npt.NDArray[np.int64]
     ) -> Decoded:
         """Decode a batch.
 
         Args:
             values: Message values.
-            keys: Message keys.
+            keys: Message keys; None when the rows are to tell what they must be.
             timestamps: Record timestamps, in milliseconds since the epoch.
         """
         rejected: list[tuple[int, str]] = []
@@ -152,19 +152,14 @@ class Decoder:
         self,
         rows: pa.Table,
         positions: npt.NDArray[np.int64],
-        keys: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None,
         timestamps: npt.NDArray[np.int64],
         rejected: list[tuple[int, str]],
     ) -> Decoded:
         """Leave out rows whose message key is not their dedupe key, or whose times cannot be true."""
         rules = self.contract.rules
         field = rules.dedupe_key[0]
-        key = pa.array(keys, pa.binary())
-        if len(positions) < len(keys):
-            key = key.take(pa.array(positions))
-        wrong_key = pc.fill_null(pc.not_equal(key, key_bytes(rows[field])), fill_value=True).to_numpy(
-            zero_copy_only=False
-        )
+        wrong_key = _differ(keys, positions, key_bytes(rows[field]))
         bound = timestamps[positions] * 1000 + rules.max_future // dt.timedelta(microseconds=1)
         future = rows[rules.event_time_field].cast(pa.int64()).to_numpy() > bound
         reasons = {
@@ -232,6 +227,21 @@ def _python_type(column: Column) -> Any:
 def record_timestamps(milliseconds: Iterable[int], count: int) -> npt.NDArray[np.int64]:
     """Timestamps of Kafka records, in milliseconds since the epoch, none of them beyond the calendar."""
     return np.minimum(np.fromiter(milliseconds, np.int64, count), LATEST_TIMESTAMP)
+
+
+def _differ(
+    keys: Sequence[bytes | None] | None, positions: npt.NDArray[np.int64], wanted: pa.ChunkedArray
+) -> npt.NDArray[np.bool_]:
+    """Whether the keys at some positions are others than they must be."""
+    if keys is None:
+        return np.zeros(len(positions), dtype=np.bool_)
+    key = pa.array(keys, pa.binary())
+    if len(positions) < len(keys):
+        key = key.take(pa.array(positions))
+    differ: npt.NDArray[np.bool_] = pc.fill_null(pc.not_equal(key, wanted), fill_value=True).to_numpy(
+        zero_copy_only=False
+    )
+    return differ
 
 
 def key_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,7 @@ from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.cursors import behind
 from freshdata.lake.progress import PartitionProgress, read_progress
 from freshdata.lake.query import run_query
+from freshdata.quarantine import Quarantine
 from freshdata.sample.replay import replay
 from freshdata.services.instance import own_home
 from freshdata.services.kafka import end_offsets
@@ -151,7 +153,7 @@ class Demo:
             title=f"{self.months} month{'s' if self.months > 1 else ''} of flights from New York, 2013",
             now=now,
             progress={contract.name: self._progress(catalog, contract) for contract in streams},
-            reasons=self._reasons(streams),
+            reasons=self._reasons(catalog, streams),
             tables=_tables(catalog),
             checks=runs.checks(),
             freshness={c.name: stream_freshness(load_table(catalog, f"silver.{c.name}"), c, now) for c in streams},
@@ -167,12 +169,12 @@ class Demo:
         progress = read_progress(load_table(catalog, contract.table))
         return progress.total() if progress else PartitionProgress(0)
 
-    def _reasons(self, streams: list[Contract]) -> dict[str, int]:
-        parts = " UNION ALL ".join(f"SELECT reason FROM {contract.quarantine_table}" for contract in streams)  # noqa: S608
-        # Positions and values differ from event to event; the kind of mistake is what matters here.
-        sql = f"""SELECT regexp_replace(reason, '\\(byte [0-9]+\\)', '') AS reason, count(*) AS events
-                  FROM ({parts}) GROUP BY 1 ORDER BY 2 DESC, 1"""  # noqa: S608
-        return {row["reason"]: row["events"] for row in run_query(self.settings, sql).to_pylist()}
+    @staticmethod
+    def _reasons(catalog: Catalog, streams: list[Contract]) -> dict[str, int]:
+        reasons: Counter[str] = Counter()
+        for contract in streams:
+            reasons.update({problem.reason: problem.events for problem in Quarantine(catalog, contract).problems()})
+        return dict(reasons)
 
     def _answers(self) -> list[Answer]:
         return [Answer(title, run_query(self.settings, sql).to_pylist()) for title, sql in ANSWERS.items()]

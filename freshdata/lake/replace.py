@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile, ManifestContent
 from pyiceberg.serializers import ToOutputFile
@@ -18,6 +19,7 @@ from pyiceberg.table.update.snapshot import UpdateSnapshot
 
 from freshdata.errors import LakeError
 from freshdata.lake.commits import ATTEMPTS, COMMIT_ID_PROPERTY, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS
+from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import ancestors, summary_property
 
 # Begins a snapshot whose summary has these properties.
@@ -121,6 +123,26 @@ def append_nothing(table: Table, properties: dict[str, str], *, admit: Callable[
             pass
 
     return _commit(table, change, admit)
+
+
+def append_rows(table: Table, rows: pa.Table) -> Snapshot:
+    """Append rows in one snapshot, once, whoever else writes.
+
+    Args:
+        table: The table; refreshed in place.
+        rows: Rows with the table's columns.
+
+    Raises:
+        LakeError: the catalog kept refusing.
+    """
+    files = write_data_files(table, rows)
+
+    def change(update: Update) -> None:
+        with update({}).fast_append() as append:
+            for file in files:
+                append.append_data_file(file)
+
+    return _commit(table, change, lambda: None)
 
 
 def _commit(table: Table, change: Callable[[Update], None], admit: Callable[[], None]) -> Snapshot:

@@ -97,12 +97,9 @@ def _heads(platform: Platform, catalog: Catalog) -> Iterator[tuple[str, Head]]:
                 continue  # Its worker has not started yet.
             snapshot = table.current_snapshot()
             if snapshot is not None:
-                yield (
-                    name,
-                    Head(
-                        name, table, snapshot.snapshot_id, daily=name == contract.table and contract.stream is not None
-                    ),
-                )
+                rejected = name == contract.quarantine_table
+                daily = contract.stream is not None and not rejected
+                yield name, Head(name, table, snapshot.snapshot_id, daily=daily, rejected=rejected)
 
 
 @dg.definitions

@@ -114,6 +114,51 @@ def test_rejected_events_are_reported(platform: Platform, dagster: dg.DagsterIns
     assert reported(first_tick(platform, dagster))["quarantine/flight_events", None] == 1
 
 
+def test_what_was_rejected_is_seen_beside_the_count(platform: Platform, dagster: dg.DagsterInstance) -> None:
+    ingest(platform.settings, "flight_events", departures(DAYS[0]))
+    table = platform.catalog().load_table("quarantine.flight_events")
+
+    def reject(first: int, count: int) -> None:
+        rows = [
+            {
+                "topic": "t", "partition": 0, "offset": number, "reason": f"JSON is malformed (byte {number})",
+                "contract_version": "1", "payload": b"\x00" + b"x" * 500,
+                "ingested_at": datetime(2013, 1, 1, second=number, tzinfo=UTC), "ingestion_date": DAYS[0],
+            }
+            for number in range(first, first + count)
+        ]  # fmt: skip
+        table.append(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
+
+    def metadata(result: dg.SensorResult) -> list[list[dict[str, object]]]:
+        [event] = [event for event in result.asset_events if event.asset_key.path[0] == "quarantine"]
+        shown = event.metadata["freshdata/rejected_by_reason"], event.metadata["freshdata/newest_rejected"]
+        assert all(isinstance(value, dg.TableMetadataValue) for value in shown)
+        return [[dict(record.data) for record in value.records] for value in shown]
+
+    reject(0, 30)
+    first = first_tick(platform, dagster)
+    reasons, newest = metadata(first)
+    assert reasons == [{"events": 30, "reason": "JSON is malformed"}]
+    assert [record["at"] for record in newest] == [f"0:{number}" for number in range(29, 19, -1)]
+    assert newest[0] == {
+        "when": "2013-01-01 00:00:29+00:00", "at": "0:29", "reason": "JSON is malformed (byte 29)",
+        "payload": "\\x00" + "x" * 199 + "…",
+    }  # fmt: skip
+    # Of the next snapshot only what it has added.
+    reject(30, 2)
+    second = tick(platform, dagster, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    reasons, newest = metadata(second)
+    assert reasons == [{"events": 2, "reason": "JSON is malformed"}]
+    assert [record["at"] for record in newest] == ["0:31", "0:30"]
+    # A rewrite brings rows that were there before: they are counted as ever, and are no news to look at.
+    table.delete("offset < 3")
+    third = tick(platform, dagster, second.cursor)
+    assert isinstance(third, dg.SensorResult)
+    [event] = [event for event in third.asset_events if event.asset_key.path[0] == "quarantine"]
+    assert "freshdata/newest_rejected" not in event.metadata
+
+
 def test_a_burst_is_one_run_over_its_days(platform: Platform, dagster: dg.DagsterInstance) -> None:
     for day in DAYS:
         ingest(platform.settings, "flight_events", departures(day))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from freshdata.contracts import load_contract
-from freshdata.contracts.decode import Decoder
+from freshdata.contracts.decode import Decoder, key_bytes
 from freshdata.settings import PROJECT
 from tests.streams import START, flight_event
 
@@ -155,3 +155,11 @@ def test_a_value_arrow_refuses_costs_its_own_row_only(tmp_path):
 
 def test_an_empty_batch_is_an_empty_table(contracts):
     assert decode(contracts["flight_events"]).rows.num_rows == 0
+
+
+def test_without_keys_the_rows_tell_what_they_must_be(contracts):
+    values = [json.dumps(flight_event(1)).encode(), b"{", json.dumps(flight_event(2, flight="x")).encode()]
+    decoded = Decoder(contracts["flight_events"])(values, None, np.full(len(values), SENT_AT))
+    assert decoded.positions.tolist() == [0]
+    assert key_bytes(decoded.rows["event_id"]).to_pylist() == [b"UA-000001-dep"]
+    assert [position for position, _ in decoded.rejected] == [1, 2]
