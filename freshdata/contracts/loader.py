@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
+from freshdata.contracts.heartbeat import read_duration, read_heartbeat
 from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
 from freshdata.contracts.operations import read_operations
 from freshdata.errors import ContractError
@@ -21,7 +22,6 @@ IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
 # Files of a commit stay few however many tenants there are.
 DEFAULT_TENANT_PARTITION = "bucket(32)"
 VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
-ISO_DURATION = TypeAdapter(timedelta)
 PHYSICAL: dict[str, pa.DataType] = {
     "string": pa.string(),
     "int": pa.int32(),
@@ -217,6 +217,7 @@ class _Reader:
         buckets = re.fullmatch(r"bucket\(([1-9]\d{0,3})\)", str(tenant))
         if tenant != "tenant" and not buckets:
             raise self.error(f"tenantPartition is {tenant!r}.", "Use tenant or bucket(N).")
+        freshness, idle_after = self.sla("freshness"), self.duration("tenantIdleAfter", "P7D")
         rules = StreamRules(
             topic=str(self.custom.get("topic") or self.schema.name),
             topic_partitions=int(self.custom.get("topicPartitions", 1)),
@@ -238,8 +239,9 @@ class _Reader:
             commit=self.commit_policy(),
             publish_clean=self.publish_clean(),
             publish_clean_from=self.custom.get("publishCleanFrom", "beginning"),
-            freshness=self.sla("freshness"),
-            idle_after=self.duration("tenantIdleAfter", "P7D"),
+            freshness=freshness,
+            heartbeat=read_heartbeat(self.file, self.custom.get("heartbeat"), freshness, idle_after),
+            idle_after=idle_after,
             enrichments=self.enrichments(columns),
             operations=read_operations(self.file, self.custom.get("operations"), columns),
         )
@@ -327,10 +329,7 @@ class _Reader:
         return self.parse_duration(name, self.custom.get(name, default))
 
     def parse_duration(self, name: str, value: Any) -> timedelta:
-        try:
-            return ISO_DURATION.validate_python(str(value))
-        except ValidationError as error:
-            raise self.error(f"{name} is {value!r}.", "Write an ISO 8601 duration such as PT6H.") from error
+        return read_duration(self.file, name, value)
 
     def sla(self, name: str) -> timedelta:
         for item in self.odcs.slaProperties or []:

@@ -1,6 +1,7 @@
 """What the platform needs to know of a data contract, read once from its ODCS document."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -105,6 +106,23 @@ class CommitPolicy:
 
 
 @dataclass(frozen=True)
+class Heartbeat:
+    """The longest silence of a tenant that is normal.
+
+    Attributes:
+        longest: Of every tenant but those named.
+        tenants: Tenant to its own.
+    """
+
+    longest: timedelta
+    tenants: Mapping[str, timedelta] = field(default_factory=dict)
+
+    def of(self, tenant: str) -> timedelta:
+        """The longest silence of a tenant that is normal."""
+        return self.tenants.get(tenant, self.longest)
+
+
+@dataclass(frozen=True)
 class StreamRules:
     """How a stream's events are keyed, timed, deduplicated and laid out.
 
@@ -132,7 +150,9 @@ class StreamRules:
         publish_clean: Whether accepted events are also published, each once, to ``<topic>.clean``.
         publish_clean_from: Where that begins when it is switched on for a table that has rows.
         freshness: SLA: the newest event of each tenant may be this old.
-        idle_after: A tenant silent for longer counts as idle, not as late.
+        heartbeat: How long a tenant may be silent: within it, it is not late, and a day is complete. None: as long as
+            the SLA.
+        idle_after: A tenant silent for longer is not expected any more: it counts as idle, not as late.
         enrichments: Lookup columns the worker adds.
         operations: Which events insert, update and delete; None when none of them says.
     """
@@ -158,6 +178,7 @@ class StreamRules:
     publish_clean: bool
     publish_clean_from: Literal["beginning", "now"]
     freshness: timedelta
+    heartbeat: Heartbeat | None
     idle_after: timedelta
     enrichments: tuple[Enrichment, ...]
     operations: Operations | None

@@ -82,6 +82,11 @@ OPERATIONAL = {
     "commits": ("{maxAge: PT2S}", "{maxAge: PT3S}", "commit"),
     "sort order": ("value: [city]", "value: [note]", "clustering"),
     "freshness": ("value: 10, unit: m", "value: 20, unit: m", "freshness"),
+    "heartbeat": (
+        "- {property: maxFuture",
+        "- {property: heartbeat, value: PT2H}\n      - {property: maxFuture",
+        "heartbeat",
+    ),
     "description": ("description: Orders.", "description: All orders.", "document"),
     "owner": ("team: {name: shop}", "team: {name: store}", "document"),
 }

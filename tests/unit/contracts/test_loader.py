@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from freshdata.contracts import load_contract, load_contracts
-from freshdata.contracts.model import CommitPolicy, Operations
+from freshdata.contracts.model import CommitPolicy, Heartbeat, Operations
 from freshdata.errors import ContractError
 from freshdata.settings import PROJECT
 
@@ -73,6 +73,14 @@ def test_everything_is_derived_from_the_contract(contracts):
         (TENANTS, operations("field: event_type, delete: [cancelled], deleteMode: both"), "Use hard or soft"),
         (TENANTS, operations("field: event_type, insert: [departed], delete: [cancelled]"), "List each value"),
         (TENANTS, operations("field: event_type, update: [cancelled, arrived, departed], delete: []"), "List each"),
+        (TENANTS, "{property: heartbeat, value: often}", "heartbeat is 'often'"),
+        (TENANTS, "{property: heartbeat, value: PT0S}", "above zero"),
+        (TENANTS, "{property: heartbeat, value: P3D}", "Raise tenantIdleAfter"),
+        (TENANTS, "{property: heartbeat, value: {every: PT1H}}", "Write a duration such as PT6H, or {default"),
+        (TENANTS, "{property: heartbeat, value: {tenants: [OO]}}", "Write a duration such as PT6H, or {default"),
+        (TENANTS, "{property: heartbeat, value: {tenants: {OO: weekly}}}", "heartbeat of OO is 'weekly'"),
+        (TENANTS, "{property: heartbeat, value: {tenants: {OO: P7D}}}", "heartbeat of OO leaves no time"),
+        (TENANTS, "{property: heartbeat, value: {tenants: {NO: P2D}}}", "Quote its name"),
         ("property: freshness, value: 48, unit: h", "property: freshness, value: 48, unit: moons", "unit"),
         ("primaryKey: true", "primaryKey: false", "primary key"),
         ("schema:", "schemas:", "cannot be read"),
@@ -111,6 +119,18 @@ def test_a_stream_without_a_date_field_gets_the_date_of_its_event_time(tmp_path)
     contract = load_contract(edited(tmp_path, "      - {property: eventDateField, value: flight_date}\n", ""))
     assert contract.rules.derives_event_date
     assert contract.rules.event_date_field == "event_date"
+
+
+def test_a_stream_says_how_long_its_tenants_may_be_silent(tmp_path):
+    def heartbeat(value):
+        return load_contract(edited(tmp_path, TENANTS, f"{{property: heartbeat, value: {value}}}")).rules.heartbeat
+
+    assert heartbeat("PT6H") == Heartbeat(timedelta(hours=6))
+    stated = heartbeat("{default: PT6H, tenants: {OO: PT60H}}")
+    assert (stated.of("UA"), stated.of("OO")) == (timedelta(hours=6), timedelta(hours=60))
+    # What is not said is the SLA.
+    assert heartbeat("{tenants: {OO: PT60H}}").of("UA") == timedelta(hours=48)
+    assert load_contract(PROJECT / "contracts" / "flight_events.odcs.yaml").rules.heartbeat is None
 
 
 def test_a_stream_says_when_its_worker_commits_and_the_rest_has_defaults(tmp_path):
