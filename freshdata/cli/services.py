@@ -163,7 +163,10 @@ def _show_ready(output: "Console", address: str) -> None:
 
 
 def _show_status(output: "Console", found: "Status") -> None:
+    from rich.markup import escape
     from rich.table import Table
+
+    from freshdata.freshness import describe
 
     clock = "simulated" if found.simulated else "system clock"
     output.print(f"[bold]{found.home}[/bold]  now {found.now:%Y-%m-%d %H:%M} UTC ({clock})")
@@ -185,6 +188,10 @@ def _show_status(output: "Console", found: "Status") -> None:
         numbers = (_number(value) for value in (stream.in_kafka, stream.consumed, stream.behind))
         streams.add_row(stream.stream, stream.topic, *numbers)
     output.print(streams)
+    for stream in found.streams:
+        if stream.freshness and stream.freshness.tenants:
+            color = "green" if stream.freshness.passed else "red"
+            output.print(f"[{color}]{stream.stream}[/{color}]: {escape(describe(stream.freshness))}")
     if not found.tables:
         output.print("No tables yet.")
         return

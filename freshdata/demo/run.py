@@ -156,7 +156,7 @@ class Demo:
             reasons=self._reasons(catalog, streams),
             tables=_tables(catalog),
             checks=runs.checks(),
-            freshness={c.name: stream_freshness(load_table(catalog, f"silver.{c.name}"), c, now) for c in streams},
+            freshness={c.name: stream_freshness(self.settings, catalog, c, now) for c in streams},
             answers=self._answers(),
             reconciliation=checks,
             steps=self._steps,

@@ -93,18 +93,23 @@ def cluster_id(settings: Settings) -> str:
         raise _refused("it did not describe itself", error) from error
 
 
-def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
+def end_offsets(settings: Settings, topic: str, *, timeout: float = TIMEOUT) -> dict[int, int]:
     """The offset after the last record of each partition.
+
+    Args:
+        settings: The instance.
+        topic: The topic.
+        timeout: How long each answer may take, in seconds.
 
     Raises:
         ServiceError: Kafka does not answer, or has no such topic.
     """
     admin = _admin(settings)
-    parts = [TopicPartition(topic, number, OFFSET_END) for number in _partitions(admin, topic)]
-    deadline = time.monotonic() + TIMEOUT
+    parts = [TopicPartition(topic, number, OFFSET_END) for number in _partitions(admin, topic, timeout)]
+    deadline = time.monotonic() + timeout
     while True:
         try:
-            answers = admin.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=TIMEOUT)
+            answers = admin.list_offsets({part: OffsetSpec.latest() for part in parts}, request_timeout=timeout)
             return {part.partition: int(future.result().offset) for part, future in sorted(answers.items())}
         except KafkaException as error:
             if error.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
@@ -116,9 +121,9 @@ def _admin(settings: Settings) -> AdminClient:
     return AdminClient({**client_config(settings), "log_level": "0"})
 
 
-def _partitions(admin: AdminClient, topic: str) -> list[int]:
+def _partitions(admin: AdminClient, topic: str, timeout: float = TIMEOUT) -> list[int]:
     try:
-        metadata = admin.list_topics(topic, timeout=TIMEOUT).topics[topic]
+        metadata = admin.list_topics(topic, timeout=timeout).topics[topic]
     except KafkaException as error:
         raise _refused(f"topic {topic} could not be looked up", error) from error
     if metadata.error is not None:

@@ -9,6 +9,7 @@ from pyiceberg.table import Table
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.errors import LakeError, ServiceError
+from freshdata.freshness import Freshness, stream_freshness
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.progress import read_progress
 from freshdata.lake.scratch import NAMESPACE as SCRATCH
@@ -47,6 +48,7 @@ class StreamStatus:
         in_kafka: Records in the topic, or None when Kafka does not answer.
         consumed: Records that the Bronze table accounts for.
         behind: Records still to be consumed, or None when Kafka does not answer.
+        freshness: Which of its tenants are late, as the check ``tenant_freshness`` judges; None before its first event.
     """
 
     stream: str
@@ -54,6 +56,7 @@ class StreamStatus:
     in_kafka: int | None
     consumed: int
     behind: int | None
+    freshness: Freshness | None
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,16 @@ def read_status(settings: Settings) -> Status:
     now = clock.now()
     contracts = load_contracts(settings.contracts_dir)
     tables: dict[str, Table] = {}
+    freshness: dict[str, Freshness] = {}
     if settings.catalog_uri or (settings.home / "catalog.db").is_file():
         catalog = open_catalog(settings)
         for namespace in sorted(set(catalog.list_namespaces()) - {(SCRATCH,)}, key=_layer):
             tables |= {".".join(name): catalog.load_table(name) for name in sorted(catalog.list_tables(namespace))}
+        freshness = {
+            contract.name: stream_freshness(settings, catalog, contract, now)
+            for contract in contracts.values()
+            if contract.stream and contract.table in tables
+        }
     kafka = settings.kafka_bootstrap or running_broker(settings)
     times = {contract.rules.event_time_field for contract in contracts.values() if contract.stream}
     return Status(
@@ -98,7 +107,9 @@ def read_status(settings: Settings) -> Status:
         platform=platform_state(settings),
         kafka=kafka,
         streams=[
-            _stream(settings, contract, tables.get(contract.table), answers=kafka is not None)
+            _stream(
+                settings, contract, tables.get(contract.table), freshness.get(contract.name), answers=kafka is not None
+            )
             for contract in contracts.values()
             if contract.stream
         ],
@@ -111,7 +122,9 @@ def _layer(namespace: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     return (order.index(namespace[0]) if namespace[0] in order else len(order), namespace)
 
 
-def _stream(settings: Settings, contract: Contract, table: Table | None, *, answers: bool) -> StreamStatus:
+def _stream(
+    settings: Settings, contract: Contract, table: Table | None, freshness: Freshness | None, *, answers: bool
+) -> StreamStatus:
     consumed: dict[int, int] = {}
     if table is not None:
         try:
@@ -128,7 +141,7 @@ def _stream(settings: Settings, contract: Contract, table: Table | None, *, answ
     done = sum(consumed.values())
     in_kafka = sum(ends.values()) if ends is not None else None
     behind = sum(max(0, end - consumed.get(number, 0)) for number, end in ends.items()) if ends is not None else None
-    return StreamStatus(contract.name, topic, in_kafka, done, behind)
+    return StreamStatus(contract.name, topic, in_kafka, done, behind, freshness)
 
 
 def _table(name: str, table: Table, times: set[str], now: datetime) -> TableStatus:

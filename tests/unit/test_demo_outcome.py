@@ -7,18 +7,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from freshdata.contracts import Heartbeat
 from freshdata.demo.outcome import Answer, CheckOutcome, Outcome
 from freshdata.demo.page import print_page
 from freshdata.demo.reconcile import Check
-from freshdata.freshness import judge
+from freshdata.freshness import Arrival, Terms, judge
 from freshdata.lake.progress import PartitionProgress
 
 NOW = datetime(2013, 2, 1, tzinfo=UTC)
 
 
+TERMS = Terms(timedelta(hours=5), Heartbeat(timedelta(hours=5)), timedelta(days=3))
+
+
 def fresh(hours):
     newest = {"UA": NOW - timedelta(hours=hours), "AA": NOW}
-    return judge(newest, now=NOW, sla=timedelta(hours=5), idle_after=timedelta(days=3))
+    return judge([Arrival(tenant, last.date(), last, last) for tenant, last in newest.items()], TERMS, NOW)
 
 
 GOOD = Outcome(
