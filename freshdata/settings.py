@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AnyHttpUrl, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         trino_uri: Address of the Trino that the models run on, ``https://user@host:port``.
         state_uri: PostgreSQL database for SQLMesh's state, ``postgresql://user:password@host:port/database``; None
             keeps it in a file of the home folder, which one process at a time can use.
+        alert_webhook: HTTP address to which alerts are posted as JSON; None posts none.
         worker_id: Name that a stream worker keeps over restarts (Kafka static membership): its successor gets its
             partitions at once, instead of after the session timeout.
         warm_runs: Whether Dagster's runs are forked from a process that has imported everything, 300 MB of it, instead
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     spark_config: dict[str, str] = {}
     trino_uri: str | None = None
     state_uri: str | None = None
+    alert_webhook: AnyHttpUrl | None = None
     worker_id: str | None = None
     warm_runs: bool = False
     metrics_port: int | None = Field(default=None, ge=0, le=65535)

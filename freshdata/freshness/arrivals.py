@@ -61,15 +61,15 @@ class DataFiles:
             contract: The stream's contract.
             files: The files.
         """
-        known = self._known.get(".".join(table.name()), {})
-
-        found = {
-            file.file_path: known.get(file.file_path)
-            or _by_bounds(table, contract, file)
-            or _by_rows(table, contract, file)
-            for file in files
-        }
-        self._known[".".join(table.name())] = found
+        name = ".".join(table.name())
+        known = self._known.setdefault(name, {})
+        found: dict[str, tuple[Arrival, ...]] = {}
+        for file in files:
+            if file.file_path not in known:
+                # Kept at once: a look that is cut off has not been in vain.
+                known[file.file_path] = _by_bounds(table, contract, file) or _by_rows(table, contract, file)
+            found[file.file_path] = known[file.file_path]
+        self._known[name] = found
         return [arrival for arrivals in found.values() for arrival in arrivals]
 
 

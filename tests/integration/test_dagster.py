@@ -18,6 +18,7 @@ from freshdata.transform.runner import Runner
 from freshdata_assets.automation import live_run_requests
 from freshdata_assets.defs.bronze.assets import external_specs
 from freshdata_assets.defs.freshness.checks import freshness_checks
+from freshdata_assets.defs.freshness.sensor import freshness_sensor
 from freshdata_assets.defs.quality.checks import quality_checks
 from freshdata_assets.defs.resources import Transform
 from freshdata_assets.defs.transform.assets import transform_assets
@@ -116,6 +117,13 @@ def test_a_live_run_checks_silver_before_gold_and_leaves_nothing_behind(platform
     assert verdicts["gold/carrier_day", "not_null"].metadata["freshdata/failing_rows"].value == 0
     tenants = verdicts["silver/flight_events", "tenant_freshness"].metadata["freshdata/tenants"].records
     assert {(record.data["tenant"], record.data["status"]) for record in tenants} == {("AA", "fresh"), ("UA", "fresh")}
+    # The sensor sees what the check of a run saw.
+    with dg.build_sensor_context(instance=dg.DagsterInstance.ephemeral()) as context:
+        looked = freshness_sensor(platform)(context)
+    assert isinstance(looked, dg.SensorResult)
+    assert {event.asset_key.to_user_string(): event.description for event in looked.asset_events} == {
+        asset: item.description for (asset, name), item in verdicts.items() if name == "tenant_freshness"
+    }
     assert live_run_requests(platform, platform.catalog()) == []
 
 
