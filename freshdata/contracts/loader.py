@@ -10,6 +10,7 @@ import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 from pydantic import TypeAdapter, ValidationError
 
+from freshdata.contracts.anomalies import read_anomalies
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
 from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
 from freshdata.contracts.operations import read_operations
@@ -217,6 +218,7 @@ class _Reader:
         buckets = re.fullmatch(r"bucket\(([1-9]\d{0,3})\)", str(tenant))
         if tenant != "tenant" and not buckets:
             raise self.error(f"tenantPartition is {tenant!r}.", "Use tenant or bucket(N).")
+        enrichments = self.enrichments(columns)
         rules = StreamRules(
             topic=str(self.custom.get("topic") or self.schema.name),
             topic_partitions=int(self.custom.get("topicPartitions", 1)),
@@ -240,8 +242,9 @@ class _Reader:
             publish_clean_from=self.custom.get("publishCleanFrom", "beginning"),
             freshness=self.sla("freshness"),
             idle_after=self.duration("tenantIdleAfter", "P7D"),
-            enrichments=self.enrichments(columns),
+            enrichments=enrichments,
             operations=read_operations(self.file, self.custom.get("operations"), columns),
+            anomalies=read_anomalies(self.file, self.custom.get("anomalies"), columns, enrichments),
         )
         self.check(rules, columns)
         return rules
