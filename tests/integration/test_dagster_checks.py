@@ -1,7 +1,6 @@
 """The checks of columns and of unusual days, as real Dagster runs on a small lake."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -11,12 +10,11 @@ from pyiceberg.types import DoubleType, StringType
 
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract
-from freshdata.contracts.model import AnomalyRules
 from freshdata.lake.catalog import ensure_stream_tables
 from freshdata.settings import Settings
 from freshdata.transform.manifest import load_manifest
 from freshdata_assets.automation import live_run_requests
-from freshdata_assets.defs.anomalies.checks import anomaly_checks, most_tolerant
+from freshdata_assets.defs.anomalies.checks import anomaly_checks
 from freshdata_assets.defs.automation.snapshots import snapshot_sensor
 from freshdata_assets.defs.bronze.assets import external_specs
 from freshdata_assets.defs.resources import Transform
@@ -227,11 +225,3 @@ def test_an_unusual_day_is_found_once_it_is_over_and_late_data_is_learned(platfo
     judged = {row["day"]: row for row in table(after, "findings")}
     assert (judged["2013-01-12"]["value"], judged["2013-01-12"]["verdict"]) == ("40", "in range")
     assert judged["2013-01-07"]["value"] == "43"
-
-
-def test_a_contract_says_how_unusual_a_day_may_be(platform: Platform, contracts: dict[str, Contract]) -> None:
-    weather = contracts["weather"]
-    own = replace(weather.rules, anomalies=AnomalyRules(volume=9, ignored=("visib",)))
-    other = Platform(platform.settings, contracts | {"weather": replace(weather, stream=own)}, platform.models)
-    assert most_tolerant(other, platform.models["gold.delay_by_weather"]) == AnomalyRules(volume=9)
-    assert most_tolerant(other, platform.models["gold.carrier_day"]) == AnomalyRules()

@@ -64,7 +64,7 @@ def _check(
             table = load_table(platform.catalog(), model.name)
             profiles = Profiles(platform.settings.home / "profiles", table, day, columns)
             return _result(judge_days(judged, profiles.of(known), rules), profiles.computed)
-        except Exception as error:  # noqa: BLE001 - what only warns does not fail a run.
+        except Exception as error:  # What only warns does not fail a run.
             context.log.warning("The days of %s could not be judged", model.name, exc_info=error)
             return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error))
 
