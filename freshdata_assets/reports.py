@@ -51,7 +51,7 @@ class Head:
 def reports(
     platform: Platform, head: Head, seen: int | None
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-    """What was added to a table since a snapshot, and whether its columns are right; nothing without a new snapshot.
+    """What was added to a table since a snapshot, and whether its columns are right; nothing if no row has changed.
 
     Args:
         platform: The instance.
@@ -61,7 +61,8 @@ def reports(
     if seen == head.snapshot_id:
         return
     added: Counter[str | None] = Counter()
-    for change in added_partitions(head.table, seen):
+    changes = added_partitions(head.table, seen)
+    for change in changes:
         day = _day(change.partition) if head.daily else None
         if day is not None and not platform.has_day(day):
             continue
@@ -74,8 +75,9 @@ def reports(
             metadata=_metadata(head, rows) | more,
             tags={DATA_VERSION: str(head.snapshot_id)},
         )
-    check = dg.AssetCheckKey(asset_key(head.name), SCHEMA_CHECK)
-    yield landing_verdict(platform, head.contract, head.table).evaluation(check)
+    if changes:
+        check = dg.AssetCheckKey(asset_key(head.name), SCHEMA_CHECK)
+        yield landing_verdict(platform, head.contract, head.table).evaluation(check)
 
 
 def _day(partition: dict[str, Any]) -> date:
