@@ -99,7 +99,7 @@ def execute(platform: Platform, dagster: dg.DagsterInstance, name: str) -> dg.As
 def report(platform: Platform, dagster: dg.DagsterInstance) -> None:
     """A tick of the snapshot sensor, whose events the daemon records."""
     with dg.build_sensor_context(instance=dagster) as context:
-        result = snapshot_sensor(platform)(context)
+        result = snapshot_sensor(platform, patience=0)(context)
     assert isinstance(result, dg.SensorResult)
     for event in result.asset_events:
         dagster.report_runless_asset_event(event)

@@ -28,11 +28,11 @@ COLUMNS = dg.TableSchema(
 def anomaly_checks(platform: Platform) -> Iterator[dg.AssetChecksDefinition]:
     """One check for each stream's Silver model, and one for each Gold model with daily partitions."""
     for stream, model in platform.silver_streams:
-        if model.partition_column is not None:
+        if model.daily and model.partition_column:
             keys = {*stream.primary_key, *stream.rules.dedupe_key}
             yield _check(platform, model, model.partition_column, stream.rules.anomalies, keys)
     for model in platform.models.values():
-        if model.layer == "gold" and model.partition_column is not None:
+        if model.layer == "gold" and model.daily and model.partition_column:
             yield _check(platform, model, model.partition_column, most_tolerant(platform, model), set())
 
 
