@@ -14,7 +14,7 @@ from freshdata.clock import Clock, instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.lake.catalog import open_catalog
 from freshdata.settings import Settings, load_settings
-from freshdata.transform.manifest import ModelInfo, load_manifest
+from freshdata.transform.manifest import ModelInfo, load_manifest, sources
 
 DAY_FORMAT = "%Y-%m-%d"
 
@@ -51,6 +51,11 @@ class Platform:
             for stream in self.streams
             if (model := self.models.get(f"silver.{stream.name}")) is not None
         ]
+
+    def streams_of(self, model: ModelInfo) -> list[Contract]:
+        """The streams that a model is made from, through any number of models."""
+        tables = sources(self.models, model)
+        return [stream for stream in self.streams if stream.table in tables]
 
     @functools.cached_property
     def partitions(self) -> dg.DailyPartitionsDefinition:

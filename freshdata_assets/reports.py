@@ -1,4 +1,7 @@
-"""Tell Dagster what the workers wrote: one materialization for each partition that a snapshot touched."""
+"""Tell Dagster what the workers wrote: one materialization for each partition that a snapshot touched.
+
+Beside them the verdict on the table's columns, as no Dagster run writes these tables, that could check them.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,12 +12,14 @@ from typing import Any
 import dagster as dg
 from pyiceberg.table import Table
 
+from freshdata.contracts import Contract
 from freshdata.lake.changes import added_partitions, new_rows
 from freshdata.quarantine.events import read_events
 from freshdata.quarantine.payload import excerpt
 from freshdata.quarantine.problems import problem_column
 from freshdata.quarantine.records import IDENTITY
 from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
+from freshdata_assets.schema_check import SCHEMA_CHECK, landing_verdict
 
 DATA_VERSION = "dagster/data_version"
 INGESTION_TIMES = ("ingestion_date", "ingestion_hour")
@@ -28,6 +33,7 @@ class Head:
 
     Attributes:
         name: Table identifier.
+        contract: The contract of its stream or lookup.
         table: The table.
         snapshot_id: Its current snapshot.
         daily: Whether its asset has daily partitions, by ingestion date.
@@ -35,14 +41,17 @@ class Head:
     """
 
     name: str
+    contract: Contract
     table: Table
     snapshot_id: int
     daily: bool
     rejected: bool = False
 
 
-def reports(platform: Platform, head: Head, seen: int | None) -> Iterator[dg.AssetMaterialization]:
-    """What was added to a table since a snapshot; nothing when that is its current one.
+def reports(
+    platform: Platform, head: Head, seen: int | None
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """What was added to a table since a snapshot, and whether its columns are right; nothing if no row has changed.
 
     Args:
         platform: The instance.
@@ -52,7 +61,8 @@ def reports(platform: Platform, head: Head, seen: int | None) -> Iterator[dg.Ass
     if seen == head.snapshot_id:
         return
     added: Counter[str | None] = Counter()
-    for change in added_partitions(head.table, seen):
+    changes = added_partitions(head.table, seen)
+    for change in changes:
         day = _day(change.partition) if head.daily else None
         if day is not None and not platform.has_day(day):
             continue
@@ -65,6 +75,9 @@ def reports(platform: Platform, head: Head, seen: int | None) -> Iterator[dg.Ass
             metadata=_metadata(head, rows) | more,
             tags={DATA_VERSION: str(head.snapshot_id)},
         )
+    if changes:
+        check = dg.AssetCheckKey(asset_key(head.name), SCHEMA_CHECK)
+        yield landing_verdict(platform, head.contract, head.table).evaluation(check)
 
 
 def _day(partition: dict[str, Any]) -> date:

@@ -10,6 +10,7 @@ import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 from pydantic import ValidationError
 
+from freshdata.contracts.anomalies import read_anomalies
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
 from freshdata.contracts.heartbeat import read_duration, read_heartbeat
 from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
@@ -218,6 +219,7 @@ class _Reader:
         if tenant != "tenant" and not buckets:
             raise self.error(f"tenantPartition is {tenant!r}.", "Use tenant or bucket(N).")
         freshness, idle_after = self.sla("freshness"), self.duration("tenantIdleAfter", "P7D")
+        enrichments = self.enrichments(columns)
         rules = StreamRules(
             topic=str(self.custom.get("topic") or self.schema.name),
             topic_partitions=int(self.custom.get("topicPartitions", 1)),
@@ -242,8 +244,9 @@ class _Reader:
             freshness=freshness,
             heartbeat=read_heartbeat(self.file, self.custom.get("heartbeat"), freshness, idle_after),
             idle_after=idle_after,
-            enrichments=self.enrichments(columns),
+            enrichments=enrichments,
             operations=read_operations(self.file, self.custom.get("operations"), columns),
+            anomalies=read_anomalies(self.file, self.custom.get("anomalies"), columns, enrichments),
         )
         self.check(rules, columns)
         return rules

@@ -123,6 +123,23 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class AnomalyRules:
+    """How far the measures of a day may be from what the days before it let expect.
+
+    Attributes:
+        volume: Robust deviations that a day's number of rows may be off.
+        nulls: The same of a column's share of nulls.
+        distribution: The same of where its values lie.
+        ignored: Columns that are not judged.
+    """
+
+    volume: float = 5.0
+    nulls: float = 5.0
+    distribution: float = 5.0
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StreamRules:
     """How a stream's events are keyed, timed, deduplicated and laid out.
 
@@ -155,6 +172,7 @@ class StreamRules:
         idle_after: A tenant silent for longer is not expected any more: it counts as idle, not as late.
         enrichments: Lookup columns the worker adds.
         operations: Which events insert, update and delete; None when none of them says.
+        anomalies: What counts as unusual of a day.
     """
 
     topic: str
@@ -182,6 +200,7 @@ class StreamRules:
     idle_after: timedelta
     enrichments: tuple[Enrichment, ...]
     operations: Operations | None
+    anomalies: AnomalyRules
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
 from freshdata.errors import PrerequisiteError
@@ -71,6 +72,21 @@ def attach_face(connection: "duckdb.DuckDBPyConnection", face: CatalogFace, name
         f"ATTACH IF NOT EXISTS '{CATALOG_NAME}' AS {name} "
         f"(TYPE iceberg, ENDPOINT '{face.url}', AUTHORIZATION_TYPE 'none')"
     )
+
+
+def column_schema(columns: Mapping[str, str]) -> pa.Schema:
+    """The columns that come of SQL types, as DuckDB hands them over: all of them may be null.
+
+    Args:
+        columns: Column to its type in DuckDB's SQL.
+    """
+    import duckdb
+
+    quoted = {name.replace('"', '""'): kind for name, kind in columns.items()}
+    nulls = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in quoted.items())
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection.execute(f"SELECT {nulls}").to_arrow_table().schema
 
 
 def _extension(name: str) -> Path:

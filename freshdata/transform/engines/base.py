@@ -22,6 +22,7 @@ from sqlmesh.core.schema_diff import (  # noqa: TID253 - as above.
 
 from freshdata.errors import TransformError
 from freshdata.lake.catalog import ensure_table, load_table
+from freshdata.lake.duck import column_schema
 from freshdata.lake.publication import iceberg_schema
 from freshdata.lake.rest_catalog import CatalogFace
 from freshdata.transform.retry import lost_commit, retry
@@ -119,16 +120,11 @@ class LakeAdapter(EngineAdapter):  # type: ignore[misc]
 
     def _shape(self, query: exp.Query | None, columns: dict[str, exp.DataType] | None) -> pa.Schema:  # noqa: ARG002
         """The columns of a table to be; their types are DuckDB's on every engine, as models are written in its SQL."""
-        import duckdb
-
         if not columns:
             raise TransformError(
                 "of this project", "has columns of unknown types.", remedy="Cast them: `column::TYPE AS column`."
             )
-        typed = [exp.cast(exp.null(), kind).as_(name, quoted=True) for name, kind in columns.items()]
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            return connection.execute(exp.select(*typed).sql("duckdb")).to_arrow_table().schema
+        return column_schema({name: kind.sql("duckdb") for name, kind in columns.items()})
 
     def _insert_overwrite_by_condition(
         self,

@@ -99,7 +99,7 @@ def _heads(platform: Platform, catalog: Catalog) -> Iterator[tuple[str, Head]]:
             if snapshot is not None:
                 rejected = name == contract.quarantine_table
                 daily = contract.stream is not None and not rejected
-                yield name, Head(name, table, snapshot.snapshot_id, daily=daily, rejected=rejected)
+                yield name, Head(name, contract, table, snapshot.snapshot_id, daily=daily, rejected=rejected)
 
 
 @dg.definitions

@@ -5,16 +5,17 @@ A blocking check on Silver keeps Gold from running only between two ops: inside 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from typing import Any, TypeVar
 
 import dagster as dg
+from pyiceberg.exceptions import NoSuchTableError
 
 from freshdata.errors import FreshDataError
-from freshdata.transform.manifest import AuditInfo, ModelInfo, follows_days, sources
+from freshdata.transform.manifest import AuditInfo, ModelInfo, follows_days
 from freshdata.transform.results import AuditResult, ModelRun
 from freshdata.transform.runner import Runner
 from freshdata_assets.defs.resources import Transform
@@ -28,6 +29,7 @@ from freshdata_assets.platform import (
     freshness_policy,
     owners,
 )
+from freshdata_assets.schema_check import SCHEMA_CHECK, model_verdict
 from freshdata_assets.schemas import column_lineage, model_columns
 from freshdata_assets.scope import Scope
 
@@ -51,17 +53,15 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
     @dg.multi_asset(
         name=name,
         specs=[_spec(platform, model) for model in models],
-        check_specs=[
-            dg.AssetCheckSpec(name, asset=asset_key(model.name), blocking=audit.blocking)
-            for model in models
-            for name, audit in numbered(model.audits)
-        ],
+        check_specs=[spec for model in models for spec in _check_specs(platform, model)],
         partitions_def=platform.partitions if daily else None,
         backfill_policy=dg.BackfillPolicy.single_run() if daily else None,
         can_subset=True,
         pool=POOL,
     )
-    def run_models(context: dg.AssetExecutionContext, transform: Transform) -> Iterator[dg.MaterializeResult[Any]]:
+    def run_models(
+        context: dg.AssetExecutionContext, transform: Transform
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         with ExitStack() as stack:
             yield from _Layer(platform, context, transform, stack).run(models)
 
@@ -70,7 +70,7 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
 
 def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
     stream = next((stream for stream, silver in platform.silver_streams if silver == model), None)
-    slas = [stream.rules.freshness for stream in platform.streams if stream.table in sources(platform.models, model)]
+    slas = [stream.rules.freshness for stream in platform.streams_of(model)]
     return dg.AssetSpec(
         asset_key(model.name),
         deps=[_dep(platform, model, upstream) for upstream in model.depends_on],
@@ -88,6 +88,18 @@ def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
             "freshdata/model": dg.MetadataValue.path(model.path),
         }
         | (contract_metadata(platform, stream) if stream else {}),
+    )
+
+
+def _check_specs(platform: Platform, model: ModelInfo) -> Iterator[dg.AssetCheckSpec]:
+    for name, audit in numbered(model.audits):
+        yield dg.AssetCheckSpec(name, asset=asset_key(model.name), blocking=audit.blocking)
+    yield dg.AssetCheckSpec(
+        SCHEMA_CHECK,
+        asset=asset_key(model.name),
+        # What is made from a table with a missing column, or one of another type, would be wrong as well.
+        blocking=any(model.name in other.depends_on for other in platform.models.values()),
+        description="The table has the columns of its model, and those it shares with a contract fit the contract.",
     )
 
 
@@ -111,14 +123,15 @@ class _Layer:
         self.scope = Scope.of(context.run.tags)
         self.failures: dict[str, str] = {}
 
-    def run(self, models: Iterable[ModelInfo]) -> Iterator[dg.MaterializeResult[Any]]:
-        """Yield each model's result as it completes.
+    def run(self, models: Iterable[ModelInfo]) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        """Yield each model's result as it completes, and if it fails what its check of columns says.
 
         Raises:
             dagster.Failure: some models failed; it names them.
         """
         for model in models:
             if asset_key(model.name) not in self.context.selected_asset_keys:
+                yield from self.schema(model)  # It may have been asked for alone.
                 continue
             if culprits := [name for name in model.depends_on if name in self.failures]:
                 self.failures[model.name] = f"not run, because {', '.join(culprits)} failed"
@@ -128,8 +141,10 @@ class _Layer:
                 days = self.days(model, outcome)
             except FreshDataError as error:
                 self.failed(model, str(error))
+                yield from self.schema(model)
             except Exception as error:  # noqa: BLE001 - whatever one model raises, the other models' results stand.
                 self.failed(model, f"{type(error).__name__}: {error}", exc_info=error)
+                yield from self.schema(model)  # A column that is gone fails the query before it fails the check.
             else:
                 yield self.result(model, outcome, days)
         if self.failures:
@@ -195,9 +210,10 @@ class _Layer:
                     dg.AssetMaterialization(key, partition=day.strftime(DAY_FORMAT), metadata=_rows(rows))
                 )
         verdicts = list(self.verdicts(model, outcome))
+        verdicts += [(found, found.severity is dg.AssetCheckSeverity.ERROR) for found in self.schema(model)]
         if broken := [str(found.check_name) for found, blocking in verdicts if blocking and not found.passed]:
             # Stops the models downstream in this very op; Dagster stops those of other ops.
-            self.failures[model.name] = f"failed its audit {', '.join(broken)}"
+            self.failures[model.name] = f"failed its check {', '.join(broken)}"
         return dg.MaterializeResult(
             asset_key=key,
             metadata=_metadata(outcome) if outcome else {"freshdata/note": "up to date"},
@@ -238,6 +254,13 @@ class _Layer:
             else:
                 continue  # Nothing has ever been written.
             yield found, audit.blocking
+
+    def schema(self, model: ModelInfo) -> Iterator[dg.AssetCheckResult]:
+        """The outcome of the check of the table's columns, if it is selected and there is a table."""
+        check = dg.AssetCheckKey(asset_key(model.name), SCHEMA_CHECK)
+        if check in self.context.selected_asset_check_keys:
+            with suppress(NoSuchTableError):
+                yield model_verdict(self.platform, model).result(check)
 
     def last_verdict(self, check: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
         log = self.context.instance.event_log_storage

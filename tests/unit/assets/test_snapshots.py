@@ -129,8 +129,13 @@ def test_what_was_rejected_is_seen_beside_the_count(platform: Platform, dagster:
         ]  # fmt: skip
         table.append(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))
 
+    def written(result: dg.SensorResult) -> dg.AssetMaterialization:
+        events = [event for event in result.asset_events if isinstance(event, dg.AssetMaterialization)]
+        [event] = [event for event in events if event.asset_key.path[0] == "quarantine"]
+        return event
+
     def metadata(result: dg.SensorResult) -> list[list[dict[str, object]]]:
-        [event] = [event for event in result.asset_events if event.asset_key.path[0] == "quarantine"]
+        event = written(result)
         shown = event.metadata["freshdata/rejected_by_reason"], event.metadata["freshdata/newest_rejected"]
         assert all(isinstance(value, dg.TableMetadataValue) for value in shown)
         return [[dict(record.data) for record in value.records] for value in shown]
@@ -155,8 +160,7 @@ def test_what_was_rejected_is_seen_beside_the_count(platform: Platform, dagster:
     table.delete("offset < 3")
     third = tick(platform, dagster, second.cursor)
     assert isinstance(third, dg.SensorResult)
-    [event] = [event for event in third.asset_events if event.asset_key.path[0] == "quarantine"]
-    assert "freshdata/newest_rejected" not in event.metadata
+    assert "freshdata/newest_rejected" not in written(third).metadata
 
 
 def test_a_burst_is_one_run_over_its_days(platform: Platform, dagster: dg.DagsterInstance) -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from freshdata.contracts import load_contract, load_contracts
-from freshdata.contracts.model import CommitPolicy, Heartbeat, Operations
+from freshdata.contracts.model import AnomalyRules, CommitPolicy, Heartbeat, Operations
 from freshdata.errors import ContractError
 from freshdata.settings import PROJECT
 
@@ -81,6 +81,13 @@ def test_everything_is_derived_from_the_contract(contracts):
         (TENANTS, "{property: heartbeat, value: {tenants: {OO: weekly}}}", "heartbeat of OO is 'weekly'"),
         (TENANTS, "{property: heartbeat, value: {tenants: {OO: P7D}}}", "heartbeat of OO leaves no time"),
         (TENANTS, "{property: heartbeat, value: {tenants: {NO: P2D}}}", "Quote its name"),
+        (TENANTS, "{property: anomalies, value: 5}", "anomalies is 5"),
+        (TENANTS, "{property: anomalies, value: {rows: 5}}", "Write {volume: NUMBER"),
+        (TENANTS, "{property: anomalies, value: {volume: 0}}", "a number above 0"),
+        (TENANTS, "{property: anomalies, value: {nullShare: true}}", "a number above 0"),
+        (TENANTS, "{property: anomalies, value: {distribution: .inf}}", "a number above 0"),
+        (TENANTS, "{property: anomalies, value: {ignore: [colour]}}", "List columns of the stream: air_time"),
+        (TENANTS, "{property: anomalies, value: {ignore: tailnum}}", "List columns of the stream"),
         ("property: freshness, value: 48, unit: h", "property: freshness, value: 48, unit: moons", "unit"),
         ("primaryKey: true", "primaryKey: false", "primary key"),
         ("schema:", "schemas:", "cannot be read"),
@@ -154,3 +161,11 @@ def test_a_stream_says_which_events_insert_update_and_delete(tmp_path):
     given = operations("field: event_type, update: [departed, arrived], delete: [cancelled], deleteMode: soft")
     rules = load_contract(edited(tmp_path, TENANTS, given)).rules
     assert rules.operations == Operations("event_type", (), ("departed", "arrived"), ("cancelled",), "soft")
+
+
+def test_a_stream_says_how_unusual_a_day_may_be(contracts, tmp_path):
+    assert contracts["flight_events"].rules.anomalies == AnomalyRules()
+    given = "{volume: 8, nullShare: 2.5, ignore: [tailnum, carrier_name]}"
+    rules = load_contract(edited(tmp_path, TENANTS, f"{{property: anomalies, value: {given}}}")).rules
+    assert rules.anomalies == AnomalyRules(volume=8, nulls=2.5, ignored=("tailnum", "carrier_name"))
+    assert rules.anomalies.distribution == AnomalyRules().distribution

@@ -1,0 +1,1 @@
+"""Checks that learn from the days before what a day is like."""

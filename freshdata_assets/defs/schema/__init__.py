@@ -1,0 +1,1 @@
+"""Checks of the columns of the tables that the workers write."""
