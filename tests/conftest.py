@@ -14,10 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from freshdata.contracts import Contract, load_contracts
 from freshdata.services.kafka import bootstrap, local_broker
 from freshdata.settings import PROJECT, Settings
+
+# No test passes or fails by the time it takes: on a busy machine, by default, an example of 200 ms does.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
