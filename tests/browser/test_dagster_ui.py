@@ -50,10 +50,10 @@ def test_the_graph_shows_bronze_to_gold_with_checks(page):
         expect(page.get_by_text(node, exact=True).first).to_be_visible(timeout=PATIENCE)
     for group in ("bronze", "silver", "gold"):
         expect(page.get_by_text(group).first).to_be_visible(timeout=PATIENCE)
-    # Checks of Silver and Gold, in the nodes themselves; Bronze has none.
-    expect(page.get_by_text("Passed")).to_have_count(2, timeout=PATIENCE)
+    # Checks are in the nodes themselves: of Gold, Silver, Bronze and the lookup; a topic has none.
+    expect(page.get_by_text("Passed")).to_have_count(4, timeout=PATIENCE)
     expect(page.get_by_text("Loading")).to_have_count(0, timeout=PATIENCE)
-    page.screenshot(path=SCREENSHOTS / "lineage.png", clip={"x": 300, "y": 430, "width": 1340, "height": 290})
+    page.screenshot(path=SCREENSHOTS / "lineage.png", clip={"x": 300, "y": 250, "width": 1340, "height": 600})
     page.goto("/asset-groups")
     for group in ("bronze", "lookup", "quarantine", "silver", "gold"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=PATIENCE)
