@@ -13,8 +13,8 @@ from freshdata.transform.runner import open_runner
 from tests.bronze import append, flight_event
 
 DAY = date(2013, 1, 1)
-FLIGHTS, CARRIERS, ROUTES, WEATHER = (
-    "silver.flight_events", "gold.carrier_day", "gold.route_day", "gold.delay_by_weather"
+FLIGHTS, CARRIERS, MONTHS, ROUTES, WEATHER = (
+    "silver.flight_events", "gold.carrier_day", "gold.carrier_month", "gold.route_day", "gold.delay_by_weather"
 )  # fmt: skip
 SHARE = "  AVG(CASE WHEN arr_delay < 15 THEN 1 WHEN arr_delay >= 15 THEN 0 END)::DOUBLE AS on_time_share -- Share"
 WORST = "  MAX(dep_delay)::INT AS worst, -- Worst departure delay.\n"

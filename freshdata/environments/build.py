@@ -99,10 +99,11 @@ class Build:
 
     def built(self, runner: Runner, info: ModelInfo) -> ModelRun:
         """One model's run."""
+        if self.days and not info.daily and set(info.depends_on) & self.runs.keys():
+            what = f"has whole {info.period.unit}s" if info.partition_column else "has no days"
+            self.notes.append(f"{info.name} {what}: it was built from the plan's days of what is upstream")
         if self.days and info.partition_column:
             self.runs[info.name] = runner.run_partitions(info.name, *self.days)
         else:
             self.runs[info.name] = runner.run_full(info.name)
-            if self.days and set(info.depends_on) & self.runs.keys():
-                self.notes.append(f"{info.name} has no days: it was built from the plan's days of what is upstream")
         return self.runs[info.name]

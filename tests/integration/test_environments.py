@@ -15,6 +15,7 @@ from tests.developers import (
     CARRIERS,
     DAY,
     FLIGHTS,
+    MONTHS,
     ROUTES,
     WEATHER,
     add_worst,
@@ -54,7 +55,8 @@ def test_a_changed_formula_shows_exactly_what_it_changes(developer: Settings) ->
     )
     plan = plan_environment(developer, "formula")
     assert plan.environment.state == "ready", plan.environment.reasons
-    assert kinds(plan) == {FLIGHTS: "changed", CARRIERS: "downstream", WEATHER: "downstream", ROUTES: "downstream"}
+    below = dict.fromkeys((CARRIERS, MONTHS, WEATHER, ROUTES), "downstream")
+    assert kinds(plan) == {FLIGHTS: "changed"} | below
     assert "-  dep_delay, --" in plan.changes[0].diff
     assert plan.changes[0].asset == "silver/flight_events"
     assert own_tables(catalog, "formula") == {f"formula__{model}" for model in kinds(plan)}
@@ -76,10 +78,11 @@ def test_an_added_column_is_built_on_productions_silver(developer: Settings) -> 
     add_worst(developer)
     plan = plan_environment(developer, "column", start=DAY + timedelta(days=1), end=DAY + timedelta(days=2))
     assert plan.environment.state == "ready", plan.environment.reasons
-    assert kinds(plan) == {CARRIERS: "changed"}
+    assert kinds(plan) == {CARRIERS: "changed", MONTHS: "downstream"}
     assert plan.changes[0].breaking == ()
-    assert own_tables(open_catalog(developer), "column") == {f"column__{CARRIERS}"}
-    (diff,) = plan.diffs
+    assert own_tables(open_catalog(developer), "column") == {f"column__{CARRIERS}", f"column__{MONTHS}"}
+    assert plan.notes == (f"{MONTHS} has whole months: it was built from the plan's days of what is upstream",)
+    diff = plan.diffs[0]
     assert (diff.added_columns, diff.removed_columns, diff.changed_rows) == ({"worst": "INTEGER"}, {}, 0)
     assert (diff.production_rows, diff.environment_rows) == (2, 2)
     built = rows(open_catalog(developer), f"column__{CARRIERS}")
