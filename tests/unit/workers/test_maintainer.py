@@ -20,7 +20,7 @@ from freshdata.lake.maintenance import FANOUT, Retention
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 from freshdata.settings import Settings
 from stream_workers import maintainer as module
-from stream_workers.maintainer import RETENTION, Maintainer, serve
+from stream_workers.maintainer import COMMITS_BETWEEN, RETENTION, Maintainer, serve
 
 NAME = "bronze.sample"
 SCHEMA = pa.schema([pa.field("key", pa.string())])
@@ -49,7 +49,7 @@ def until(condition, seconds=200.0):
 
 def test_the_child_maintains_a_table_once_commits_have_piled_up(instance, table):
     maintainer = Maintainer(instance, AT_ONCE)
-    commit(table, FANOUT - 2)
+    commit(table, COMMITS_BETWEEN - 2)
     maintainer.committed(table)
     assert maintainer.pid is None
     commit(table, 4)
@@ -58,7 +58,7 @@ def test_the_child_maintains_a_table_once_commits_have_piled_up(instance, table)
     child = maintainer.pid
     maintainer.close()
     assert not psutil.pid_exists(child)
-    assert table.scan().to_arrow().num_rows == FANOUT + 2
+    assert table.scan().to_arrow().num_rows == COMMITS_BETWEEN + 2
 
 
 def test_the_child_ends_when_its_worker_is_killed(instance, table):
