@@ -1,9 +1,10 @@
 """Load the code location as a code server does, and print what it took: a process of its own each time."""
 
 import json
-import resource
 import sys
 import time
+
+import psutil
 
 
 def main(what: str) -> None:
@@ -25,7 +26,7 @@ def main(what: str) -> None:
         )
     seconds = time.perf_counter() - started
     heavy = [name for name in ("sqlmesh", "great_expectations", "duckdb") if name in sys.modules]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = psutil.Process().memory_info().rss / 1e6
     told = {
         "seconds": seconds,
         "cpu": time.process_time(),
