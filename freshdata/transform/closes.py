@@ -65,12 +65,7 @@ class Closes:
 
         That is the longer of the allowed lateness and the freshness SLA, of the slowest of its streams.
         """
-        allowed = [
-            max(contract.rules.allowed_lateness, contract.rules.freshness)
-            for contract in self._contracts.values()
-            if contract.stream and contract.table in sources(self._all, model)
-        ]
-        return datetime.combine(day + timedelta(days=1), time(), UTC) + max(allowed, default=timedelta(0))
+        return _end(day) + self._allowed(model)
 
     def closable(self, model: ModelInfo, days: Iterable[date], now: datetime) -> set[date]:
         """Those of some days that are over, not closed yet, and wholly in the model's table.
@@ -80,9 +75,9 @@ class Closes:
             days: Days.
             now: The instance's present.
         """
-        over = {
-            day for day in days if self.closes_at(model, day) <= now < self.closes_at(model, day) + self._rules.kept
-        }
+        # Once for all days: with thousands of them and hundreds of streams this took minutes.
+        allowed = self._allowed(model)
+        over = {day for day in days if timedelta(0) <= now - _end(day) - allowed < self._rules.kept}
         if not over or not self._catalog.table_exists(model.name):
             return set()
         table = load_table(self._catalog, model.name)
@@ -117,6 +112,16 @@ class Closes:
         # The table has gone on since, at most: what was in it is in its head.
         return create_tag(load_table(self._catalog, model.name), name, kept=self._rules.kept)
 
+    def _allowed(self, model: ModelInfo) -> timedelta:
+        """The time that the events of a day may take, after it is over."""
+        made_from = sources(self._all, model)
+        allowed = [
+            max(contract.rules.allowed_lateness, contract.rules.freshness)
+            for contract in self._contracts.values()
+            if contract.stream and contract.table in made_from
+        ]
+        return max(allowed, default=timedelta(0))
+
     def _existing(self, model: ModelInfo, name: str) -> Tag | None:
         return next((tag for tag in list_tags(load_table(self._catalog, model.name)) if tag.name == name), None)
 
@@ -136,6 +141,10 @@ class Closes:
         for upstream in model.depends_on:
             if upstream in self._all:
                 yield from self._chain(self._all[upstream])
+
+
+def _end(day: date) -> datetime:
+    return datetime.combine(day + timedelta(days=1), time(), UTC)
 
 
 def closed_models(models: Mapping[str, ModelInfo]) -> list[ModelInfo]:
