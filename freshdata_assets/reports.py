@@ -20,6 +20,7 @@ from freshdata.quarantine.problems import problem_column
 from freshdata.quarantine.records import IDENTITY
 from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
 from freshdata_assets.schema_check import SCHEMA_CHECK, landing_verdict
+from freshdata_assets.schemas import records
 
 DATA_VERSION = "dagster/data_version"
 INGESTION_TIMES = ("ingestion_date", "ingestion_hour")
@@ -109,26 +110,21 @@ def _rejected(table: Table, seen: int | None) -> dict[str, Any]:
     newest = found.sort_by([(name, "descending") for name in ("ingested_at", "partition", "offset")])
     events = read_events(table, newest.slice(0, MOST_EVENTS))
     return {
-        "freshdata/rejected_by_reason": dg.MetadataValue.table(
-            [dg.TableRecord({"events": count, "reason": problem}) for problem, count in problems],
-            schema=_schema(events="int", reason="string"),
+        "freshdata/rejected_by_reason": records(
+            ("events", "reason"),
+            ({"events": count, "reason": problem} for problem, count in problems),
+            numbers=("events",),
         ),
-        "freshdata/newest_rejected": dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "when": event.ingested_at.isoformat(sep=" ", timespec="seconds"),
-                        "at": str(event.place),
-                        "reason": event.reason,
-                        "payload": excerpt(event.payload),
-                    }
-                )
+        "freshdata/newest_rejected": records(
+            ("when", "at", "reason", "payload"),
+            (
+                {
+                    "when": event.ingested_at.isoformat(sep=" ", timespec="seconds"),
+                    "at": str(event.place),
+                    "reason": event.reason,
+                    "payload": excerpt(event.payload),
+                }
                 for event in events
-            ],
-            schema=_schema(when="string", at="string", reason="string", payload="string"),
+            ),
         ),
     }
-
-
-def _schema(**columns: str) -> dg.TableSchema:
-    return dg.TableSchema(columns=[dg.TableColumn(name=name, type=kind) for name, kind in columns.items()])

@@ -22,8 +22,10 @@ from freshdata.lake.publication import followed_contract
 from freshdata.lake.schemas import Difference, differences, unfit
 from freshdata.transform.manifest import ModelInfo
 from freshdata_assets.platform import Platform
+from freshdata_assets.schemas import records
 
 SCHEMA_CHECK = "contract_schema"
+COLUMNS = ("column", "expected", "found")
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,13 @@ class SchemaVerdict:
         return dg.AssetCheckEvaluation(asset_key=check.asset_key, check_name=check.name, **self._told())
 
     def _told(self) -> dict[str, Any]:
-        records = [dg.TableRecord(dict(vars(difference))) for difference in (*self.wrong, *self.odd)]
+        told = [*self.wrong, *self.odd]
         return {
-            "passed": not (self.failed or records),
+            "passed": not (self.failed or told),
             "severity": dg.AssetCheckSeverity.ERROR if self.failed or self.wrong else dg.AssetCheckSeverity.WARN,
             "description": self.description,
-            "metadata": {"freshdata/differences": dg.MetadataValue.table(records, schema=COLUMNS)},
+            "metadata": {"freshdata/differences": records(COLUMNS, (vars(difference) for difference in told))},
         }
-
-
-COLUMNS = dg.TableSchema([dg.TableColumn(name) for name in ("column", "expected", "found")])
 
 
 def landing_verdict(platform: Platform, contract: Contract, table: Table) -> SchemaVerdict:

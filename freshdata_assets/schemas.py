@@ -1,6 +1,6 @@
 """Column schemas as Dagster shows them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -36,9 +36,17 @@ def arrow_columns(schema: pa.Schema, contract: Contract | None = None) -> dg.Tab
     )
 
 
-def records(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> dg.TableMetadataValue:
-    """A table of metadata, which may be empty: Dagster then cannot tell its columns from its rows."""
-    schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
+def records(
+    columns: Iterable[str], rows: Iterable[dict[str, Any]], *, numbers: Collection[str] = ()
+) -> dg.TableMetadataValue:
+    """A table of metadata, which may be empty: Dagster then cannot tell its columns from its rows.
+
+    Args:
+        columns: Names of the columns.
+        rows: Rows, by column.
+        numbers: Those of the columns that are whole numbers; the others are text.
+    """
+    schema = dg.TableSchema([dg.TableColumn(name, "int" if name in numbers else "string") for name in columns])
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema)
 
 

@@ -14,15 +14,14 @@ from freshdata.quality.anomalies import LEAST_DAYS, Finding, days_before, judge_
 from freshdata.quality.profiles import Profiles
 from freshdata.transform.manifest import ModelInfo
 from freshdata_assets.platform import Platform, asset_key, current_platform
+from freshdata_assets.schemas import records
 from freshdata_assets.scope import Scope
 
 NAME = "anomalies"
 # What was found stays on the asset for a week, whatever runs in the meantime.
 JUDGED_DAYS = 7
 TOLD, SHOWN = 3, 500
-COLUMNS = dg.TableSchema(
-    [dg.TableColumn(name) for name in ("day", "column", "measure", "value", "expected", "verdict")]
-)
+COLUMNS = ("day", "column", "measure", "value", "expected", "verdict")
 
 
 def anomaly_checks(platform: Platform) -> Iterator[dg.AssetChecksDefinition]:
@@ -93,9 +92,7 @@ def _result(findings: list[Finding], computed: list[date]) -> dg.AssetCheckResul
         severity=dg.AssetCheckSeverity.WARN,
         description=_describe(findings, anomalous, learning),
         metadata={
-            "freshdata/findings": dg.MetadataValue.table(
-                [_record(finding) for finding in shown[:SHOWN]], schema=COLUMNS
-            ),
+            "freshdata/findings": records(COLUMNS, map(_record, shown[:SHOWN])),
             "freshdata/anomalies": len(anomalous),
             "freshdata/measures": len(findings) - learning,
             "freshdata/days_learning": learning,
@@ -118,17 +115,15 @@ def _describe(findings: list[Finding], anomalous: list[Finding], learning: int) 
     return "; ".join(" ".join(each.split()) for each in told) + more
 
 
-def _record(finding: Finding) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "day": finding.day.isoformat(),
-            "column": finding.column,
-            "measure": finding.measure,
-            "value": _number(finding.value),
-            "expected": _expected(finding),
-            "verdict": finding.verdict,
-        }
-    )
+def _record(finding: Finding) -> dict[str, str]:
+    return {
+        "day": finding.day.isoformat(),
+        "column": finding.column,
+        "measure": finding.measure,
+        "value": _number(finding.value),
+        "expected": _expected(finding),
+        "verdict": finding.verdict,
+    }
 
 
 def _expected(finding: Finding) -> str:

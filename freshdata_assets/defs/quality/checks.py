@@ -123,7 +123,7 @@ def _all_days(ends: dict[str, date | None]) -> frozenset[date]:
 def _metadata(report: QualityReport, extent: Extent) -> dict[str, Any]:
     return {
         "freshdata/rows": report.rows,
-        "freshdata/rules": records(RECORD, map(_record, report.results)),
+        "freshdata/rules": records(RECORD, map(_record, report.results), numbers=("bad", "rows")),
         "freshdata/failed": len(report.failed),
         "freshdata/errored": len(report.errored),
         "freshdata/extent": extent.why,
