@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         alert_webhook: HTTP address to which alerts are posted as JSON; None posts none.
         worker_id: Name that a stream worker keeps over restarts (Kafka static membership): its successor gets its
             partitions at once, instead of after the session timeout.
-        warm_runs: Whether Dagster's runs are forked from a process that has imported everything, 300 MB of it, instead
+        warm_runs: Whether Dagster's runs are forked from a process that has imported everything, 430 MB of it, instead
             of starting an interpreter each.
         metrics_port: Loopback port on which a stream worker serves ``/metrics``, ``/healthz`` and ``/readyz``; None or
             0 takes a free one. Either way it is written to a file in ``metrics_dir``.
