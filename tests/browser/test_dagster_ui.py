@@ -53,7 +53,7 @@ def test_the_graph_shows_bronze_to_gold_with_checks(page):
     # Checks are in the nodes themselves: of Gold, Silver, Bronze and the lookup; a topic has none.
     expect(page.get_by_text("Passed")).to_have_count(4, timeout=PATIENCE)
     expect(page.get_by_text("Loading")).to_have_count(0, timeout=PATIENCE)
-    page.screenshot(path=SCREENSHOTS / "lineage.png", clip={"x": 300, "y": 250, "width": 1340, "height": 600})
+    page.screenshot(path=SCREENSHOTS / "lineage.png", clip={"x": 300, "y": 305, "width": 1340, "height": 620})
     page.goto("/asset-groups")
     for group in ("bronze", "lookup", "quarantine", "silver", "gold"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=PATIENCE)
