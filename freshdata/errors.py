@@ -43,6 +43,50 @@ class ServiceError(FreshDataError):
         self.service = service
 
 
+class RegistryDownError(ServiceError):
+    """The schema registry does not answer.
+
+    Attributes:
+        url: Its address.
+    """
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(
+            "registry",
+            f"The schema registry {url} does not answer: {why}.",
+            remedy="Start it (`freshdata up --with registry`) or correct FRESHDATA_SCHEMA_REGISTRY_URL.",
+        )
+        self.url = url
+
+
+class RegistryError(FreshDataError):
+    """The schema registry refuses a request.
+
+    Attributes:
+        url: Its address.
+        code: Its error code, for example 409 for a schema that is incompatible with the subject's.
+    """
+
+    def __init__(self, url: str, code: int, message: str) -> None:
+        super().__init__(
+            f"The schema registry {url} refuses it ({code}): {message}.", remedy="Correct what it names, and try again."
+        )
+        self.url = url
+        self.code = code
+
+
+class SchemaError(FreshDataError):
+    """A schema that a message names is not registered, or cannot be used.
+
+    Attributes:
+        schema: The schema's id.
+    """
+
+    def __init__(self, schema: int, message: str, *, remedy: str) -> None:
+        super().__init__(f"Schema {schema} {message}", remedy=remedy)
+        self.schema = schema
+
+
 class AlreadyRunningError(FreshDataError):
     """Another process holds the platform's lock.
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AnyHttpUrl, Field, ValidationError
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
@@ -28,6 +28,9 @@ class Settings(BaseSettings):
         home_override: ``FRESHDATA_HOME``: the instance's data folder, instead of ``.freshdata/<instance>``.
         kafka_bootstrap: An existing cluster's ``host:port`` list; None starts and uses a local broker.
         kafka_config: librdkafka settings (TLS, SASL …) passed through to every client.
+        schema_registry_url: A schema registry's Confluent-compatible API; None uses the instance's own, if it has one.
+        schema_registry_config: confluent-kafka's settings of its client (``basic.auth.user.info``,
+            ``bearer.auth.token``, ``ssl.ca.location`` …); never shown.
         catalog_uri: SQLAlchemy or REST URI of the Iceberg catalog; None keeps a SQLite catalog in the home folder.
         catalog_warehouse: Location of the tables; None keeps them in the home folder.
         catalog_properties: PyIceberg catalog properties (``s3.endpoint`` …) passed through.
@@ -52,6 +55,8 @@ class Settings(BaseSettings):
     home_override: Path | None = Field(default=None, validation_alias="FRESHDATA_HOME")
     kafka_bootstrap: str | None = None
     kafka_config: dict[str, str] = {}
+    schema_registry_url: str | None = None
+    schema_registry_config: dict[str, SecretStr] = {}
     catalog_uri: str | None = None
     catalog_warehouse: str | None = None
     catalog_properties: dict[str, str] = {}

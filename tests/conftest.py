@@ -17,7 +17,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from freshdata.contracts import Contract, load_contracts
+from freshdata.errors import PrerequisiteError
 from freshdata.services.kafka import bootstrap, local_broker
+from freshdata.services.registry import local_registry, prepare_registry
 from freshdata.settings import PROJECT, Settings
 
 # No test passes or fails by the time it takes: on a busy machine, by default, an example of 200 ms does.
@@ -31,6 +33,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = Settings().for_home(tmp_path_factory.mktemp("broker"))
     with local_broker(settings):
         yield bootstrap(settings)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real schema registry on loopback, shared by the session; tests use subjects of their own."""
+    settings = Settings().for_home(tmp_path_factory.mktemp("registry"))
+    try:
+        prepare_registry(settings)
+    except PrerequisiteError as error:
+        pytest.skip(str(error))
+    with local_registry(settings) as address:
+        yield address
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from freshdata.services.extras import Extra
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,14 +16,21 @@ if TYPE_CHECKING:
 Speed = Annotated[float, typer.Option(min=0.001, help="Simulated seconds a second until the present is reached.")]
 HistoryDays = Annotated[int, typer.Option(min=0, max=365, help="Days before today that are sent first.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI on 127.0.0.1.")]
+With = Annotated[list[Extra] | None, typer.Option("--with", help="What else to start; repeat it for several.")]
 Foreground = Annotated[bool, typer.Option("--foreground", help="Stay; Ctrl-C stops everything.")]
 
 
 def up(
-    *, speed: Speed = 3600, history_days: HistoryDays = 7, port: Port = 3000, foreground: Foreground = False
+    *,
+    speed: Speed = 3600,
+    history_days: HistoryDays = 7,
+    port: Port = 3000,
+    extras: With = None,
+    foreground: Foreground = False,
 ) -> None:
     """Start the platform and leave it running: the sample flows in as if it happened now."""
     from freshdata.cli.output import console
+    from freshdata.services.extras import prepare
     from freshdata.services.instance import choose_instance, platform_state
     from freshdata.services.platform import LiveSample
     from freshdata.services.supervise import run_live
@@ -34,17 +43,22 @@ def up(
         output.print(
             f"FreshData is already up: [bold]{state['web']}[/bold]  [dim]freshdata status · freshdata down[/dim]"
         )
+        if absent := set(extras or ()) - {child["name"] for child in state["children"]}:
+            output.print(f"[yellow]![/yellow] Without {', '.join(sorted(absent))}: stop it first, to start it with.")
     elif foreground:
         run_live(
             settings,
             LiveSample(speed, history_days),
             web_port=port,
+            extras=extras or (),
             tell=lambda text: output.print(f"[cyan]▸[/cyan] {text}"),
             ready=lambda address: _show_ready(output, address),
         )
         output.print("Stopped.")
     else:
-        _detach(settings, output, (str(speed), str(history_days), str(port)))
+        for extra in extras or ():
+            prepare(settings, extra)
+        _detach(settings, output, (str(speed), str(history_days), str(port), *(extras or ())))
 
 
 def down() -> None:

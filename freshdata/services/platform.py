@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,9 +16,11 @@ from typing import Any, Self
 
 from freshdata.contracts import Contract, load_contracts
 from freshdata.services.broker import broker_program
+from freshdata.services.extras import Extra
 from freshdata.services.instance import platform_file
 from freshdata.services.kafka import ensure_topics
 from freshdata.services.processes import ChildState, Program, Supervisor, created, free_port, listening, write_json
+from freshdata.services.registry import registry_program
 from freshdata.settings import Settings
 
 ASSETS = "freshdata_assets.definitions"
@@ -84,6 +86,17 @@ class Platform:
             self._supervisor.start("kafka", lambda: broker_program(self.settings))
         self._say("topics")
         ensure_topics(self.settings, self.contracts.values())
+
+    def start_registry(self) -> None:
+        """Start the local schema registry, unless one is configured.
+
+        Raises:
+            PrerequisiteError: a Java 21 or the registry's files are missing.
+            ServiceError: it did not start.
+        """
+        if not self.settings.schema_registry_url:
+            self._say("schema registry")
+            self._supervisor.start("registry", lambda: registry_program(self.settings))
 
     def load_lookups(self) -> None:
         """Write the lookup tables the workers enrich from."""
@@ -165,8 +178,13 @@ class Platform:
         self._say("sample producer")
         self._supervisor.start("producer", partial(_same, program), restart_with="kafka")
 
-    def start_live(self, sample: LiveSample, *, web_port: int) -> None:
+    def start_live(self, sample: LiveSample, *, web_port: int, extras: Collection[Extra] = ()) -> None:
         """Start everything, with the live sample flowing in.
+
+        Args:
+            sample: How it is produced.
+            web_port: Port of the Dagster UI.
+            extras: What else to start.
 
         Raises:
             FreshDataError: something did not start.
@@ -174,6 +192,8 @@ class Platform:
         from freshdata.sample.replay import ensure_live_plan
 
         self.start_kafka()
+        if Extra.REGISTRY in extras:
+            self.start_registry()
         # Dagster's partitions begin where the sample does: its clock must be set before.
         ensure_live_plan(self.settings, history_days=sample.history_days)
         self.load_lookups()

@@ -16,34 +16,9 @@ from freshdata.errors import PrerequisiteError
 from freshdata.settings import Settings, load_settings
 
 OLDEST_JAVA = 17
+INSTALLED = Path("/usr/lib/jvm")
 # Maven runs for seconds: a compiler that starts slowly costs more than it saves.
 MAVEN_OPTS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-
-
-def find_java() -> str:
-    """The path of a Java that can run Kafka: ``JAVA_HOME``'s, else the one on the PATH.
-
-    Raises:
-        PrerequisiteError: there is none, it does not run, or it is older than 17.
-    """
-    remedy = (
-        f"Install a Java {OLDEST_JAVA} or newer (for example `apt install openjdk-17-jre-headless`), "
-        "or set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka."
-    )
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which(str(Path(home, "bin", "java"))) if home else None
-    java = java or shutil.which("java")
-    if java is None:
-        raise PrerequisiteError("java", "Java was not found.", remedy=remedy)
-    try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise PrerequisiteError("java", f"{java} does not run: {error}.", remedy=remedy) from error
-    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
-    if version is None or int(version[1]) < OLDEST_JAVA:
-        found = version[1] if version else "of an unknown version"
-        raise PrerequisiteError("java", f"{java} is Java {found}, Kafka needs {OLDEST_JAVA}.", remedy=remedy)
-    return java
 
 
 @dataclass(frozen=True)
@@ -67,7 +42,54 @@ class Jars:
 
 KAFKA = Jars("kafka", "Kafka", 43, "kafka_*.jar", "set FRESHDATA_KAFKA_BOOTSTRAP to use an existing Kafka")
 SPARK = Jars("spark", "Iceberg for Spark", 62, "iceberg-*.jar", "name them in FRESHDATA_SPARK_CONFIG: spark.jars")
+REGISTRY = Jars(
+    "registry",
+    "the schema registry",
+    159,
+    "apicurio-registry-app-*.tar.gz",
+    "set FRESHDATA_SCHEMA_REGISTRY_URL to use an existing registry",
+)
 TRINO = Jars("trino", "Trino", 833, "trino-server-*.tar.gz", "set FRESHDATA_TRINO_URI to use an existing Trino")
+
+
+def find_java(oldest: int = OLDEST_JAVA, wanted: Jars = KAFKA) -> str:
+    """The path of a Java that is new enough: ``JAVA_HOME``'s, the one on the PATH, or one installed beside it.
+
+    Args:
+        oldest: The oldest version that will do.
+        wanted: What it is to run.
+
+    Raises:
+        PrerequisiteError: there is none, it does not run, or it is older.
+    """
+    remedy = (
+        f"Install a Java {oldest} or newer (for example `apt install openjdk-{oldest}-jre-headless`), "
+        f"or {wanted.instead}."
+    )
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which(str(Path(home, "bin", "java"))) if home else None
+    java = java or shutil.which("java")
+    beside = sorted(filter(None, (shutil.which(str(folder / "bin" / "java")) for folder in INSTALLED.glob("*"))))
+    if java is None and not beside:
+        raise PrerequisiteError("java", "Java was not found.", remedy=remedy)
+    first, *others = [java, *beside] if java else beside
+    found = _java_version(first, remedy)
+    if found >= oldest:
+        return first
+    if newer := next((other for other in others if _java_version(other, remedy) >= oldest), None):
+        return newer
+    version = found or "of an unknown version"
+    raise PrerequisiteError("java", f"{first} is Java {version}, {wanted.name} needs {oldest}.", remedy=remedy)
+
+
+def _java_version(java: str, remedy: str) -> int:
+    """Its major version; 0 when it does not say."""
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PrerequisiteError("java", f"{java} does not run: {error}.", remedy=remedy) from error
+    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
+    return int(version[1]) if version else 0
 
 
 def jars_folder(settings: Settings, wanted: Jars = KAFKA) -> Path:

@@ -3,10 +3,11 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType
 
 from freshdata.errors import FreshDataError
+from freshdata.services.extras import Extra
 from freshdata.services.instance import own_home
 from freshdata.services.platform import LiveSample, Platform
 from freshdata.services.processes import write_json
@@ -14,7 +15,13 @@ from freshdata.settings import Settings, load_settings
 
 
 def run_live(
-    settings: Settings, sample: LiveSample, *, web_port: int, tell: Callable[[str], None], ready: Callable[[str], None]
+    settings: Settings,
+    sample: LiveSample,
+    *,
+    web_port: int,
+    extras: Collection[Extra],
+    tell: Callable[[str], None],
+    ready: Callable[[str], None],
 ) -> None:
     """Run the platform until SIGINT or SIGTERM.
 
@@ -22,6 +29,7 @@ def run_live(
         settings: The instance.
         sample: How the live sample is produced.
         web_port: Port of the Dagster UI.
+        extras: What else to start.
         tell: Called with each step of the start.
         ready: Called with the UI's address once everything answers.
 
@@ -39,7 +47,7 @@ def run_live(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, end)
         try:
-            platform.start_live(sample, web_port=web_port)
+            platform.start_live(sample, web_port=web_port, extras=extras)
         except FreshDataError:
             if stop.is_set():
                 return
@@ -49,8 +57,8 @@ def run_live(
 
 
 def main() -> None:
-    """Run detached: ``python -m freshdata.services.supervise SPEED HISTORY_DAYS WEB_PORT``."""
-    speed, history_days, web_port = sys.argv[1:]
+    """Run detached: ``python -m freshdata.services.supervise SPEED HISTORY_DAYS WEB_PORT [EXTRA...]``."""
+    speed, history_days, web_port, *extras = sys.argv[1:]
     settings = load_settings()
     failure = settings.run_dir / "failure.json"
     failure.unlink(missing_ok=True)
@@ -59,6 +67,7 @@ def main() -> None:
             settings,
             LiveSample(float(speed), int(history_days)),
             web_port=int(web_port),
+            extras=[Extra(name) for name in extras],
             tell=lambda text: print(text, flush=True),  # noqa: T201 (its log)
             ready=lambda address: print(f"ready: {address}", flush=True),  # noqa: T201
         )

@@ -10,8 +10,10 @@ import time
 import psutil
 import pytest
 
+from freshdata.errors import PrerequisiteError
 from freshdata.services.instance import platform_state
 from freshdata.services.processes import free_port
+from freshdata.services.registry import prepare_registry, running_registry
 
 pytestmark = pytest.mark.integration
 
@@ -36,14 +38,30 @@ def test_life_of_the_platform(instance, environment):
         return {child["name"]: child["pid"] for child in platform_state(instance)["children"]}
 
     assert "Nothing is running" in freshdata("down")
-    up = ("up", "--port", str(free_port()), "--history-days", "0", "--speed", "100000")
+    try:
+        prepare_registry(instance)
+        extras = ["registry"]
+    except PrerequisiteError:  # No Java that is new enough.
+        extras = []
+    options = [option for name in extras for option in ("--with", name)]
+    up = ("up", "--port", str(free_port()), "--history-days", "0", "--speed", "100000", *options)
     assert "FreshData is up: http://127.0.0.1:" in freshdata(*up)
     try:
         assert "already up" in freshdata(*up)
         status = json.loads(freshdata("status", "--json"))
-        names = ["kafka", "worker-flight_events", "worker-weather", "dagster-code", "dagster-daemon", "dagster-web"]
+        names = [
+            "kafka",
+            *extras,
+            "worker-flight_events",
+            "worker-weather",
+            "dagster-code",
+            "dagster-daemon",
+            "dagster-web",
+        ]
         assert [child["name"] for child in status["platform"]["children"]] == [*names, "producer"]
         assert not status["simulated"]
+
+        assert bool(running_registry(instance)) == bool(extras)
 
         before = pids()
         os.kill(before["worker-weather"], signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 
 from freshdata.errors import PrerequisiteError
 from freshdata.services import prerequisites
-from freshdata.services.prerequisites import find_java, jars_folder, resolve_jars
+from freshdata.services.prerequisites import REGISTRY, find_java, jars_folder, resolve_jars
 from freshdata.settings import PROJECT, Settings
 
 
@@ -27,6 +27,7 @@ def path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(prerequisites, "INSTALLED", tmp_path / "jvm")
     for tool in ("mkdir", "touch", "echo", "sleep", "sh"):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool, path="/usr/bin:/bin"))
@@ -128,3 +129,16 @@ def test_another_pom_asks_for_other_jars(settings):
     (settings.project / "pom.xml").write_text("<project/>")
     assert jars_folder(settings) != before
     assert os.path.commonpath([before, jars_folder(settings)]) == str(settings.root / "jars")
+
+
+def test_an_older_java_first_on_the_path_gives_way_to_a_newer_one_beside_it(path, tmp_path):
+    program(path, "java", "echo 'openjdk version \"17\"' >&2")
+    with pytest.raises(PrerequisiteError, match="Java 17, the schema registry needs 21") as raised:
+        find_java(21, REGISTRY)
+    assert "openjdk-21" in raised.value.remedy
+    assert "FRESHDATA_SCHEMA_REGISTRY_URL" in raised.value.remedy
+    for version in ("11", "25"):
+        (tmp_path / "jvm" / version).mkdir(parents=True)
+        program(tmp_path / "jvm" / version / "bin", "java", f"echo 'openjdk version \"{version}\"' >&2")
+    assert find_java(21, REGISTRY) == str(tmp_path / "jvm" / "25" / "bin" / "java")
+    assert find_java() == str(path / "java")

@@ -1,0 +1,81 @@
+"""A schema as the registry holds it, and how Avro payloads are read by it."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from freshdata.errors import SchemaError
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A registered schema. What an id means never changes.
+
+    Attributes:
+        id: Its id in the registry.
+        type: ``AVRO``, ``JSON`` or ``PROTOBUF``.
+        text: The document.
+        references: The documents that it refers to, each before those that refer to it.
+    """
+
+    id: int
+    type: str
+    text: str
+    references: tuple[str, ...] = ()
+
+
+def avro_reader(schema: Schema) -> Callable[[bytes], Any]:
+    """What reads payloads that were written by an Avro schema; records become dictionaries.
+
+    The reader raises one of :data:`UNREADABLE` for a payload that the schema did not write, or that goes on after its
+    end.
+
+    Raises:
+        SchemaError: the document is no Avro schema.
+    """
+    import fastavro
+
+    named: dict[str, Any] = {}
+    try:
+        for text in schema.references:
+            fastavro.parse_schema(_without_uuids(json.loads(text)), named_schemas=named)
+        parsed = fastavro.parse_schema(_without_uuids(json.loads(schema.text)), named_schemas=named)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        fastavro.schema.SchemaParseException,
+        fastavro.schema.UnknownType,
+    ) as error:
+        raise SchemaError(schema.id, f"is no Avro schema: {error}.", remedy="Register a valid one.") from error
+    read = fastavro.schemaless_reader
+
+    def reader(payload: bytes) -> Any:
+        stream = io.BytesIO(payload)
+        record = read(stream, parsed)
+        if stream.tell() != len(payload):
+            raise ValueError(
+                f"{len(payload) - stream.tell()} bytes follow the record that schema {schema.id} describes"
+            )
+        return record
+
+    return reader
+
+
+# What fastavro raises for bytes that its schema did not write.
+UNREADABLE = (ValueError, EOFError, IndexError, KeyError, OverflowError, ArithmeticError, TypeError, MemoryError)
+
+
+def _without_uuids(schema: Any) -> Any:
+    """A schema whose UUIDs are read as the text that they are written as."""
+    if isinstance(schema, list):
+        return [_without_uuids(part) for part in schema]
+    if isinstance(schema, dict):
+        return {
+            key: _without_uuids(value)
+            for key, value in schema.items()
+            if not (key == "logicalType" and value == "uuid" and schema.get("type") == "string")
+        }
+    return schema

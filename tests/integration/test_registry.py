@@ -1,0 +1,92 @@
+"""The schema registry as a client meets it: a real one, one that is down, one that is not there."""
+
+import json
+import uuid
+
+import pytest
+from pydantic import SecretStr
+
+from freshdata.errors import ConfigError, RegistryDownError, RegistryError, SchemaError
+from freshdata.registry import Schema, open_registry
+from freshdata.services.registry import local_registry, registry_address, running_registry
+
+pytestmark = pytest.mark.integration
+
+
+def record(*fields):
+    return json.dumps({"type": "record", "name": "Order", "fields": list(fields)})
+
+
+ORDER = record({"name": "id", "type": "string"})
+NOTED = record({"name": "id", "type": "string"}, {"name": "note", "type": ["null", "string"], "default": None})
+BROKEN = record({"name": "id", "type": "string"}, {"name": "count", "type": "int"})
+
+
+@pytest.fixture
+def subject():
+    return f"orders-{uuid.uuid4().hex[:8]}-value"
+
+
+@pytest.fixture
+def settings(instance, registry):
+    return instance.model_copy(update={"schema_registry_url": registry})
+
+
+def test_a_subject_keeps_its_schemas_and_its_mode(settings, subject):
+    client = open_registry(settings)
+    assert client.latest(subject) is None
+    client.set_compatibility(subject, "BACKWARD")
+    first = client.register(subject, "AVRO", ORDER)
+    assert client.register(subject, "AVRO", ORDER) == first
+    with pytest.raises(RegistryError, match="count") as refused:
+        client.register(subject, "AVRO", BROKEN)
+    assert refused.value.code == 409
+    second = client.register(subject, "AVRO", NOTED)
+    latest, text = client.latest(subject)
+    assert (latest, json.loads(text)) == (second, json.loads(NOTED))
+    found = client.schema(first)
+    assert found == Schema(first, "AVRO", found.text)
+    assert json.loads(found.text) == json.loads(ORDER)
+    with pytest.raises(RegistryError, match="SIDEWARD"):
+        client.set_compatibility(subject, "SIDEWARD")
+
+
+def test_what_was_asked_for_once_is_known_without_the_registry(settings, subject):
+    client = open_registry(settings)
+    number = client.register(subject, "AVRO", ORDER)
+    text = client.schema(number).text
+    down = open_registry(settings)
+    down._ask = lambda _: pytest.fail("the registry was asked")
+    assert down.schema(number).text == text
+
+
+def test_an_id_that_is_unknown_is_told_from_a_registry_that_is_down(settings):
+    with pytest.raises(SchemaError, match="Schema 987654 is in no registry"):
+        open_registry(settings).schema(987654)
+    for url in ("http://127.0.0.1:9/apis/ccompat/v7", f"{settings.schema_registry_url}/elsewhere"):
+        with pytest.raises(RegistryDownError, match="does not answer") as down:
+            open_registry(settings.model_copy(update={"schema_registry_url": url})).schema(987654)
+        assert down.value.url == url
+
+
+def test_a_wrong_setting_is_one_line_and_shows_no_secret(settings):
+    config = {"basic.auth.user.info": SecretStr("user:hunter2"), "no such setting": SecretStr("x")}
+    wrong = settings.model_copy(update={"schema_registry_config": config})
+    with pytest.raises(ConfigError, match="no such setting") as raised:
+        open_registry(wrong).schema(1)
+    assert "hunter2" not in f"{raised.value}{wrong!r}"
+
+
+@pytest.mark.usefixtures("registry")  # Skipped where it cannot run.
+def test_a_local_registry_has_its_schemas_and_its_address_after_a_restart(instance, subject):
+    assert open_registry(instance) is None
+    with local_registry(instance) as address:
+        number = open_registry(instance).register(subject, "AVRO", ORDER)
+        assert running_registry(instance) == address
+    assert running_registry(instance) is None
+    with pytest.raises(RegistryDownError):
+        open_registry(instance).schema(number)
+    assert registry_address(instance) == address
+    with local_registry(instance) as again:
+        assert again == address
+        assert json.loads(open_registry(instance).schema(number).text) == json.loads(ORDER)
