@@ -46,7 +46,7 @@ class ColumnarParser:
         # Which they are, and how they are written, only the row decoder says.
         self.keeps_unknown = contract.rules.unknown_fields == "keep"
         self._options = pyarrow.json.ParseOptions(
-            explicit_schema=pa.schema([(column.name, _read_type(column.type)) for column in contract.columns]),
+            explicit_schema=pa.schema([(column.source_name, _read_type(column.type)) for column in contract.columns]),
             unexpected_field_behavior="ignore" if self.ignores_unknown else "error",
         )
         self._allowed = {column.name: _value_test(column) for column in contract.columns}
@@ -80,7 +80,7 @@ class ColumnarParser:
                 return None
             good = np.ones(rows.num_rows, dtype=np.bool_)
             names = [column.name for column in self.columns]
-            rows = pa.table([self._checked(rows[c.name], c, good) for c in self.columns], names)
+            rows = pa.table([self._checked(rows[c.source_name], c, good) for c in self.columns], names)
             if self.keeps_unknown:
                 rows = rows.append_column(EXTRA, pa.nulls(len(rows), pa.string()))
             return (rows if good.all() else rows.filter(pa.array(good))).cast(self.schema), good

@@ -19,7 +19,7 @@ from msgspec import Meta
 from msgspec.structs import astuple
 
 from freshdata.contracts.columnar import COMPARISONS, ColumnarParser, outside_calendar
-from freshdata.contracts.model import EXTRA, Column, Contract
+from freshdata.contracts.model import Column, Contract
 
 INTEGER_BOUNDS = {pa.int32(): (-(2**31), 2**31 - 1), pa.int64(): (-(2**63), 2**63 - 1)}
 LONGEST_REASON = 500
@@ -55,8 +55,11 @@ class Decoder:
         self.schema = contract.arrow_schema
         policy = contract.rules.unknown_fields
         fields = [_field(column) for column in contract.columns]
-        row = msgspec.defstruct("Row", fields, kw_only=True, gc=False, forbid_unknown_fields=policy == "quarantine")
-        self._decode = _row_decoder(row, contract.arrow_schema.names if policy == "keep" else None)
+        written = {column.name: column.source_name for column in contract.columns}
+        row = msgspec.defstruct(
+            "Row", fields, kw_only=True, gc=False, forbid_unknown_fields=policy == "quarantine", rename=written
+        )
+        self._decode = _row_decoder(row, written.values() if policy == "keep" else None)
         self._parse = ColumnarParser(contract) if ColumnarParser.supports(contract) else None
 
     def __call__(
@@ -185,7 +188,7 @@ def _field(column: Column) -> tuple[str, Any] | tuple[str, Any, None]:
     return (column.name, python) if column.required else (column.name, python | None, None)
 
 
-def _row_decoder(row: type, keep_beside: Sequence[str] | None) -> Callable[[bytes], tuple[Any, ...]]:
+def _row_decoder(row: type, keep_beside: Iterable[str] | None) -> Callable[[bytes], tuple[Any, ...]]:
     """What decodes a message into a tuple of its fields.
 
     Args:
@@ -197,7 +200,7 @@ def _row_decoder(row: type, keep_beside: Sequence[str] | None) -> Callable[[byte
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(row).decode
     if keep_beside is None:
         return lambda value: astuple(decode(value))
-    known = set(keep_beside) - {EXTRA}
+    known = set(keep_beside)
     fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
     def keeping(value: bytes) -> tuple[Any, ...]:

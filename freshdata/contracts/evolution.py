@@ -130,6 +130,8 @@ def _is_tenant(contract: Contract, name: str) -> bool:
 
 def _changes_of(before: Column, after: Column, *, tenant: bool) -> Iterator[Change]:
     name = after.name
+    if before.source_name != after.source_name:
+        yield _refused(name, "physicalName", "events name it so; one that names it otherwise would lack it")
     if before.type != after.type:
         fits = widens(before.type, after.type) and not tenant
         why = "" if fits else ": the table's files are partitioned by it" if tenant else ": stored values would not fit"

@@ -45,8 +45,8 @@ def json_schema(contract: Contract) -> dict[str, Any]:
         "title": contract.name,
         "description": contract.description,
         "type": "object",
-        "properties": {column.name: _property(contract, column) for column in contract.columns},
-        "required": [column.name for column in contract.columns if column.required],
+        "properties": {column.source_name: _property(contract, column) for column in contract.columns},
+        "required": [column.source_name for column in contract.columns if column.required],
         "additionalProperties": not strict,
     }
 

@@ -1,6 +1,7 @@
 """Read data contracts (Open Data Contract Standard v3 YAML) from a folder."""
 
 import re
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,9 @@ class _Reader:
         if not columns:
             raise self.error("has no properties.", "List the fields under schema.properties.")
         name = self.identifier(self.schema.name)
+        written = Counter(column.source_name for column in columns)
+        if twice := [source for source, count in written.items() if count > 1]:
+            raise self.error(f"has two fields for {twice[0]!r}.", "Give each a physicalName of its own.")
         kind = self.custom.get("kind", "stream")
         if kind not in ("stream", "lookup"):
             raise self.error(f"kind is {kind!r}.", "Use stream or lookup.")
@@ -199,6 +203,7 @@ class _Reader:
             description=item.description or "",
             enum=tuple(value.value for value in item.enum or []),
             limits=limits,
+            source_name=item.physicalName or str(item.name),
         )
 
     def type(self, item: SchemaProperty) -> pa.DataType:

@@ -25,6 +25,7 @@ class Column:
         description: What it means, or an empty string.
         enum: The only values allowed, or an empty tuple.
         limits: msgspec constraints (``ge``, ``le``, ``gt``, ``lt``, ``pattern``, ``min_length``, ``max_length``).
+        source_name: What the field is called where it comes from: in an event, or in a database's table.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     description: str
     enum: tuple[Any, ...]
     limits: dict[str, Any]
+    source_name: str
 
 
 @dataclass(frozen=True)

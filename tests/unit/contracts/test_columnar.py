@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from freshdata.contracts import load_contract
 from freshdata.contracts.decode import Decoder
+from freshdata.contracts.json_schema import json_schema
 from tests.streams import START, flight_event
 
 SENT_AT = int(START.timestamp() * 1000) + 3_600_000
@@ -148,3 +149,29 @@ def test_a_few_bad_messages_leave_the_others_in_order(contracts):
     assert [position for position, _ in decoded.rejected] == sorted(bad)
     assert decoded.positions.tolist() == [n for n in range(6000) if n not in bad]
     assert decoded.rows["event_id"].to_pylist() == [f"UA-{n:06d}-dep" for n in range(6000) if n not in bad]
+
+
+NAMED = TYPES.replace("{name: word,", "{name: word, physicalName: theWord,").replace(
+    "{name: id, ", '{name: id, physicalName: "event-Id", '
+)
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "ignore", "keep"])
+def test_a_field_has_the_name_in_events_that_its_physical_name_says(tmp_path, policy):
+    path = tmp_path / "things.odcs.yaml"
+    path.write_text(NAMED.replace("UNKNOWN", policy))
+    contract = load_contract(path)
+    event = {{"id": "event-Id", "word": "theWord"}.get(name, name): value for name, value in GOOD.items()}
+    # The second has a zone without a colon, which only the row decoder reads.
+    events = [event, event | {"event_time": "2013-01-05T12:00:00+0000"}, GOOD]
+    values = [json.dumps(each).encode() for each in events]
+    decoded = Decoder(contract)(values, [b"k"] * 3, np.full(3, SENT_AT))
+    assert decoded.positions.tolist() == [0, 1]
+    assert decoded.rows["id"].to_pylist() == ["k", "k"]
+    assert decoded.rows["word"].to_pylist() == ["abc", "abc"]
+    if policy == "keep":
+        assert decoded.rows["_extra"].to_pylist() == [None, None]
+    assert ("unknown field" if policy == "quarantine" else "event-Id") in decoded.rejected[0][1]
+    schema = json_schema(contract)
+    assert "event-Id" in schema["required"]
+    assert "theWord" in schema["properties"]

@@ -36,7 +36,9 @@ class Lake:
 
     def __init__(self, instance, contracts, kind=TEXT, begin=None, end=None):
         types = {"product": kind, "since": begin, "until": end, "price": pa.int64()}
-        columns = tuple(Column(name, t, name in ("product", "since"), "", (), {}) for name, t in types.items() if t)
+        columns = tuple(
+            Column(name, t, name in ("product", "since"), "", (), {}, name) for name, t in types.items() if t
+        )
         self.lookup = replace(
             contracts["airlines"],
             name="prices",
