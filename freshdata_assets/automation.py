@@ -14,12 +14,12 @@ import dagster as dg
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 
-from freshdata.lake.changes import date_ranges
+from freshdata.intervals import ranges
 from freshdata.lake.cursors import MODE_PROPERTY
 from freshdata.lake.progress import ancestors, compacts, summary_property
 from freshdata.transform.manifest import follows_days
 from freshdata_assets.live import News, news
-from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
+from freshdata_assets.platform import Platform, asset_key, key_of
 from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START, REASON
 
 # A late event of last year and today's are two runs; a hundred scattered days are not a hundred.
@@ -35,7 +35,7 @@ def live_run_requests(platform: Platform, catalog: Catalog) -> list[dg.RunReques
     if moved:
         names = _with_neighbours(platform, set(moved))
         # Those with days may be there for their checks alone: then any day will do.
-        spans = _spans(platform, found.days) or [(platform.days()[1], platform.days()[1])]
+        spans = _spans(platform, found.days) or [(platform.span()[1], platform.span()[1])]
         requests += [_request(platform, catalog, found, names, span) for span in spans]
     return requests
 
@@ -61,11 +61,11 @@ def _with_neighbours(platform: Platform, names: set[str]) -> set[str]:
 
 def _spans(platform: Platform, days: Iterable[date] | None) -> list[tuple[date, date]]:
     """The contiguous ranges of days to run, within the days that have a partition."""
-    first, last = platform.days()
+    first, last = platform.span()
     if days is None:
         return [(first, last)]
     # A day outside has no partition to run under; a live run takes its rows in all the same.
-    spans = date_ranges({min(max(day, first), last) for day in days})
+    spans = ranges({min(max(day, first), last) for day in days})
     while len(spans) > MOST_RANGES:
         gaps = [(after[0] - before[1], index) for index, (before, after) in enumerate(pairwise(spans))]
         nearest = min(gaps)[1]
@@ -76,7 +76,7 @@ def _spans(platform: Platform, days: Iterable[date] | None) -> list[tuple[date, 
 def _request(
     platform: Platform, catalog: Catalog, found: News, names: set[str], span: tuple[date, date] | None
 ) -> dg.RunRequest:
-    days = [day.strftime(DAY_FORMAT) for day in span] if span else []
+    days = [key_of(day) for day in span] if span else []
     moved = sorted({upstream for name in names for upstream in found.moved.get(name, ())})
     reason = f"new in {', '.join(moved)}" + (f", days {days[0]} to {days[1]}" if days else "")
     return dg.RunRequest(

@@ -118,7 +118,7 @@ def plan(platform: Platform, asked: argparse.Namespace) -> Backfill:
     for model in platform.models.values():  # Upstream comes before downstream.
         if model.partition_column and (not names or chosen & set(model.depends_on)):
             chosen.add(model.name)
-    begin, end = platform.days()
+    begin, end = platform.span()
     first, last = max(asked.first or begin, begin), min(asked.last or end, end)
     if first > last:
         raise TransformError("of this backfill", "has no days.", remedy=f"Choose days from {begin} to {end}.")

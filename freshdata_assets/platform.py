@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from pyiceberg.catalog import Catalog
 
 from freshdata.clock import Clock, instance_clock
 from freshdata.contracts import Contract, load_contracts
+from freshdata.intervals import DAY, HOUR, Granularity, first_hour
 from freshdata.lake.catalog import open_catalog
 from freshdata.settings import Settings, load_settings
 from freshdata.transform.manifest import ModelInfo, load_manifest, sources
 
-DAY_FORMAT = "%Y-%m-%d"
+# Dagster's own formats of partition keys.
+DAY_FORMAT, HOUR_FORMAT = "%Y-%m-%d", "%Y-%m-%d-%H:%M"
 
 
 @dataclass(frozen=True)
@@ -58,29 +60,34 @@ class Platform:
         return [stream for stream in self.streams if stream.table in tables]
 
     @functools.cached_property
-    def partitions(self) -> dg.DailyPartitionsDefinition:
-        """One partition a day, from the first day of the instance's data to the present day included.
+    def calendars(self) -> dict[Granularity, dg.TimeWindowPartitionsDefinition]:
+        """One partition a day and one an hour, from the first day of the instance's data to the present one included.
 
-        On a simulated clock the range is fixed when the code location loads: Dagster would otherwise end it at the wall
-        clock's today, years later.
+        On a simulated clock the ranges are fixed when the code location loads: Dagster would otherwise end them at the
+        wall clock's present, years later.
         """
-        start = self.clock.start.strftime(DAY_FORMAT)
-        if not self.clock.simulated:
-            return dg.DailyPartitionsDefinition(start_date=start, end_offset=1)
-        end = self.clock.now().date() + timedelta(days=1)
-        return dg.DailyPartitionsDefinition(start_date=start, end_date=end.strftime(DAY_FORMAT))
+        first = self.clock.start
+        days: dict[str, Any] = {"start_date": key_of(first)}
+        hours: dict[str, Any] = {"start_date": key_of(first_hour(first))}
+        if self.clock.simulated:
+            now = self.clock.now()
+            days["end_date"], hours["end_date"] = key_of(now.date() + DAY), key_of(first_hour(now) + HOUR)
+        else:
+            days["end_offset"] = hours["end_offset"] = 1
+        return {"day": dg.DailyPartitionsDefinition(**days), "hour": dg.HourlyPartitionsDefinition(**hours)}
 
-    def days(self) -> tuple[date, date]:
-        """The first and the last day that have a partition now."""
-        first, last = self.partitions.get_first_partition_key(), self.partitions.get_last_partition_key()
-        if first is None or last is None:
-            return self.clock.start, self.clock.start
-        return date.fromisoformat(first), date.fromisoformat(last)
+    def span(self, granularity: Granularity = "day") -> tuple[date, date]:
+        """The first and the last day, or hour, that have a partition now."""
+        calendar = self.calendars[granularity]
+        keys = calendar.get_first_partition_key(), calendar.get_last_partition_key()
+        start = first_hour(self.clock.start) if granularity == "hour" else self.clock.start
+        first, last = (interval_of(key) if key else start for key in keys)
+        return first, last
 
-    def has_day(self, day: date) -> bool:
-        """Whether a day has a partition now."""
-        first, last = self.days()
-        return first <= day <= last
+    def has(self, interval: date) -> bool:
+        """Whether a day or an hour has a partition now."""
+        first, last = self.span("hour" if isinstance(interval, datetime) else "day")
+        return first <= interval <= last
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -107,6 +114,19 @@ def current_platform() -> Platform:
 def _platform(home: Path, project: Path) -> Platform:
     settings = load_settings().for_home(home).model_copy(update={"project": project})
     return Platform(settings, load_contracts(settings.contracts_dir), load_manifest(settings))
+
+
+def key_of(interval: date) -> str:
+    """The partition key of a day or an hour."""
+    return interval.strftime(HOUR_FORMAT if isinstance(interval, datetime) else DAY_FORMAT)
+
+
+def interval_of(key: str) -> date:
+    """The day or the hour of a partition key."""
+    try:
+        return datetime.strptime(key, HOUR_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return date.fromisoformat(key)
 
 
 def asset_key(table: str) -> dg.AssetKey:

@@ -6,19 +6,20 @@ Beside them the verdict on the table's columns, as no Dagster run writes these t
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
 from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
+from freshdata.intervals import day_of, first_hour
 from freshdata.lake.changes import added_partitions, new_rows
 from freshdata.quarantine.events import read_events
 from freshdata.quarantine.payload import excerpt
 from freshdata.quarantine.problems import problem_column
 from freshdata.quarantine.records import IDENTITY
-from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key
+from freshdata_assets.platform import Platform, asset_key, key_of
 from freshdata_assets.schema_check import SCHEMA_CHECK, landing_verdict
 from freshdata_assets.schemas import records
 
@@ -37,7 +38,7 @@ class Head:
         contract: The contract of its stream or lookup.
         table: The table.
         snapshot_id: Its current snapshot.
-        daily: Whether its asset has daily partitions, by ingestion date.
+        partitioned: Whether its asset has partitions, by ingestion time.
         rejected: Whether its rows are rejected events.
     """
 
@@ -45,7 +46,7 @@ class Head:
     contract: Contract
     table: Table
     snapshot_id: int
-    daily: bool
+    partitioned: bool
     rejected: bool = False
 
 
@@ -64,10 +65,10 @@ def reports(
     added: Counter[str | None] = Counter()
     changes = added_partitions(head.table, seen)
     for change in changes:
-        day = _day(change.partition) if head.daily else None
-        if day is not None and not platform.has_day(day):
+        ingested = _ingested(head.contract, change.partition) if head.partitioned else None
+        if ingested is not None and not platform.has(ingested):
             continue
-        added[day.strftime(DAY_FORMAT) if day else None] += change.rows
+        added[key_of(ingested) if ingested else None] += change.rows
     more = _rejected(head.table, seen) if head.rejected and added else {}
     for partition, rows in sorted(added.items(), key=lambda item: item[0] or ""):
         yield dg.AssetMaterialization(
@@ -81,9 +82,10 @@ def reports(
         yield landing_verdict(platform, head.contract, head.table).evaluation(check)
 
 
-def _day(partition: dict[str, Any]) -> date:
-    value = next(partition[name] for name in INGESTION_TIMES if name in partition)
-    return value.date() if isinstance(value, datetime) else value
+def _ingested(contract: Contract, partition: dict[str, Any]) -> date:
+    """The day or the hour that a partition of Bronze holds, as its asset has them."""
+    value: date = next(partition[name] for name in INGESTION_TIMES if name in partition)
+    return first_hour(value) if contract.rules.granularity == "hour" else day_of(value)
 
 
 def _metadata(head: Head, rows: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from freshdata.contracts import load_contracts
+from freshdata.intervals import first_hour
 from freshdata.lake.catalog import bronze_schema, ensure_stream_tables, ensure_table, open_catalog
 from freshdata.lake.commits import commit_batch
 from freshdata.lake.files import write_data_files
@@ -55,14 +56,18 @@ def ingest(settings: Settings, stream: str, rows: list[dict[str, Any]], *, at: d
     bronze, _ = ensure_stream_tables(open_catalog(settings), contract, contracts)
     recorded = read_progress(bronze)
     offset = recorded.partitions[0].offset if recorded else 0
-    ingested = at or max((row["event_time"] for row in rows), default=datetime(2013, 1, 1, tzinfo=UTC))
+    rules = contract.rules
+    ingested = at or max((row[rules.event_time_field] for row in rows), default=datetime(2013, 1, 1, tzinfo=UTC))
     place = {"_kafka_partition": 0, "_ingested_at": ingested, "_late": False, "ingestion_date": ingested.date()}
+    place |= {"ingestion_hour": first_hour(ingested)} if rules.granularity == "hour" else {}
+    if rules.derives_event_date:
+        rows = [row | {rules.event_date_field: row[rules.event_time_field].date()} for row in rows]
     table = pa.Table.from_pylist(
         [row | place | {"_offset": offset + number} for number, row in enumerate(rows)],
         schema=bronze_schema(contract, contracts),
     )
     done = PartitionProgress(offset + len(rows), None, len(rows), len(rows))
-    batch = Progress("cluster", contract.rules.topic, {0: done})
+    batch = Progress("cluster", rules.topic, {0: done})
     commit_batch(bronze, write_data_files(bronze, table), {0: offset} if recorded else {}, batch)
     bronze.refresh()
     snapshot = bronze.current_snapshot()

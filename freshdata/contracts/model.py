@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from freshdata.intervals import Granularity
+
 Kind = Literal["stream", "lookup"]
 UnknownFields = Literal["quarantine", "ignore", "keep"]
 ClusteringOrder = Literal["sort", "zorder"]
@@ -160,7 +162,7 @@ class StreamRules:
         max_future: How far ahead of its Kafka timestamp an event time may be before the event is refused.
         unknown_fields: What happens to an event that carries fields the contract does not name: it goes to quarantine,
             they are left out, or they are kept in the column ``_extra``.
-        granularity: Bronze partition granularity of the ingestion time.
+        granularity: Whether Bronze has partitions by day or by hour of the ingestion time.
         tenant_buckets: Number of hash buckets for the tenant partition; None partitions by the tenant itself.
         clustering: Columns that rows of a file are sorted by, before event time.
         clustering_order: Order that a compaction gives the rows: sorted by the clustering columns one after another, or
@@ -190,7 +192,7 @@ class StreamRules:
     partition_idle_after: timedelta
     max_future: timedelta
     unknown_fields: UnknownFields
-    granularity: Literal["day", "hour"]
+    granularity: Granularity
     tenant_buckets: int | None
     clustering: tuple[str, ...]
     clustering_order: ClusteringOrder

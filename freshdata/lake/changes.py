@@ -49,7 +49,7 @@ def added_partitions(table: Table, after: int | None) -> list[PartitionChange]:
     """
     touched: dict[tuple[tuple[str, Any], ...], tuple[int, int]] = {}
     for manifest, entry in _changed_entries(table, after):
-        partition = tuple(partition_of(table, manifest, entry).items())
+        partition = tuple(partition_of(table, entry.data_file).items())
         rows, files = touched.get(partition, (0, 0))
         if manifest.content == ManifestContent.DATA and entry.status != ManifestEntryStatus.DELETED:
             rows, files = rows + entry.data_file.record_count, files + 1
@@ -58,7 +58,7 @@ def added_partitions(table: Table, after: int | None) -> list[PartitionChange]:
 
 
 def touched_dates(table: Table, column: str, after: int | None) -> set[date] | None:
-    """The values of a date partition column that were touched after a snapshot.
+    """The days or hours of a partition column that were touched after a snapshot.
 
     Args:
         table: The table, refreshed.
@@ -66,8 +66,8 @@ def touched_dates(table: Table, column: str, after: int | None) -> set[date] | N
         after: Snapshot id.
 
     Returns:
-        The dates; None when it cannot be told, because the snapshot is None or no ancestor, or because rows changed in
-        a table that is not partitioned by the column. Whoever gets None does everything.
+        The days or hours; None when it cannot be told, because the snapshot is None or no ancestor, or because rows
+        changed in a table that is not partitioned by the column. Whoever gets None does everything.
     """
     if after is None or not is_ancestor(table, after):
         return None
@@ -170,17 +170,6 @@ def dates_in_files(table: Table, files: list[DataFile], column: str) -> set[date
     return set(scan.to_table(tasks)[column].unique().to_pylist())
 
 
-def date_ranges(dates: set[date] | frozenset[date]) -> list[tuple[date, date]]:
-    """Group dates into contiguous ranges, first and last day inclusive, in order."""
-    ranges: list[tuple[date, date]] = []
-    for day in sorted(dates):
-        if ranges and ranges[-1][1] + timedelta(days=1) == day:
-            ranges[-1] = (ranges[-1][0], day)
-        else:
-            ranges.append((day, day))
-    return ranges
-
-
 def _changed_entries(table: Table, after: int | None) -> Iterator[tuple[ManifestFile, ManifestEntry]]:
     head = table.current_snapshot()
     if head is None:
@@ -209,12 +198,11 @@ def own_entries(table: Table, snapshot: Snapshot) -> Iterator[tuple[ManifestFile
                 yield manifest, entry
 
 
-def partition_of(table: Table, manifest: ManifestFile, entry: ManifestEntry) -> dict[str, Any]:
+def partition_of(table: Table, file: DataFile) -> dict[str, Any]:
     """Partition field name to value of a file (dates as ``date``, times as ``datetime``)."""
-    spec = table.specs()[manifest.partition_spec_id]
     values: dict[str, Any] = {}
-    for position, field in enumerate(spec.fields):
-        value = entry.data_file.partition[position]
+    for position, field in enumerate(table.specs()[file.spec_id].fields):
+        value = file.partition[position]
         kind = table.schema().find_type(field.source_id)
         if isinstance(field.transform, IdentityTransform) and isinstance(value, int):
             if isinstance(kind, DateType):

@@ -3,17 +3,16 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date
 
 import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
-from pyiceberg.transforms import IdentityTransform
 
 from freshdata.errors import LakeError
-from freshdata.lake.changes import EPOCH, date_ranges
+from freshdata.intervals import ranges
+from freshdata.lake.changes import partition_of
 
 
 def files_of_days(table: Table, column: str, days: Iterable[date]) -> dict[date, list[FileScanTask]]:
@@ -29,9 +28,16 @@ def files_of_days(table: Table, column: str, days: Iterable[date]) -> dict[date,
     """
     wanted = frozenset(days)
     found: dict[date, list[FileScanTask]] = defaultdict(list)
-    for first, last in date_ranges(wanted):
+    for first, last in ranges(wanted):
         for task in table.scan(row_filter=f"{column} >= '{first}' and {column} <= '{last}'").plan_files():
-            found[_day(table, column, task.file)].append(task)
+            partition = partition_of(table, task.file)
+            if column not in partition:
+                raise LakeError(
+                    ".".join(table.name()),
+                    f"is not partitioned by {column}, so the files of a day cannot be told.",
+                    remedy=f"Write `partitioned_by ({column})` in its model, and `freshdata rebuild` it.",
+                )
+            found[partition[column]].append(task)
     return dict(found)
 
 
@@ -46,16 +52,3 @@ def files_id(tasks: Iterable[FileScanTask]) -> str:
 def rows_of_files(table: Table, tasks: Iterable[FileScanTask], columns: Iterable[str]) -> pa.Table:
     """The rows in some of a table's files, without those that its delete files take away."""
     return ArrowScan(table.metadata, table.io, table.schema().select(*columns), AlwaysTrue()).to_table(tasks)
-
-
-def _day(table: Table, column: str, file: DataFile) -> date:
-    source = table.schema().find_field(column).field_id
-    for position, field in enumerate(table.specs()[file.spec_id].fields):
-        if field.source_id == source and isinstance(field.transform, IdentityTransform):
-            value = file.partition[position]
-            return value if isinstance(value, date) else EPOCH + timedelta(days=value)
-    raise LakeError(
-        ".".join(table.name()),
-        f"is not partitioned by {column}, so the files of a day cannot be told.",
-        remedy=f"Write `partitioned_by ({column})` in its model, and `freshdata rebuild` it.",
-    )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
-from pyiceberg.manifest import ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntryStatus
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Snapshot
@@ -18,6 +18,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, TimestampType, TimestamptzType
 
 from freshdata.errors import LakeError
+from freshdata.intervals import day_of
 from freshdata.lake.changes import own_entries, partition_of
 from freshdata.lake.cursors import (
     COMMIT_PROPERTY,
@@ -247,7 +248,7 @@ def _of_day(table: Table, commit: list[Snapshot], day: date) -> tuple[int, int] 
     added = removed = touched = 0
     for snapshot in commit:
         for manifest, entry in own_entries(table, snapshot):
-            if _day(table, manifest, entry) != day:
+            if _day(table, entry.data_file) != day:
                 continue
             touched += 1
             gone = entry.status == ManifestEntryStatus.DELETED
@@ -270,7 +271,7 @@ def _sources(table: Table, day: date, found: list[list[Snapshot]]) -> Iterator[S
         if manifest.content != ManifestContent.DATA:
             continue
         for entry in manifest.fetch_manifest_entry(table.io):
-            if _day(table, manifest, entry) == day:
+            if _day(table, entry.data_file) == day:
                 # A writer may leave the id to the manifest.
                 own = entry.snapshot_id or manifest.added_snapshot_id or 0
                 source = whole.get(own, own)
@@ -281,10 +282,9 @@ def _sources(table: Table, day: date, found: list[list[Snapshot]]) -> Iterator[S
         yield Source(source, table.snapshot_by_id(source) is None, files[source], rows[source])
 
 
-def _day(table: Table, manifest: ManifestFile, entry: ManifestEntry) -> date | None:
-    name = _daily_field(table, manifest.partition_spec_id)
-    value = partition_of(table, manifest, entry)[name] if name else None
-    return value.date() if isinstance(value, datetime) else value
+def _day(table: Table, file: DataFile) -> date | None:
+    name = _daily_field(table, file.spec_id)
+    return day_of(partition_of(table, file)[name]) if name else None
 
 
 def _daily_field(table: Table, spec_id: int) -> str | None:

@@ -34,7 +34,7 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Operation, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 from pyiceberg.types import LongType, TimestampType, TimestamptzType
 
-from freshdata.lake.changes import EPOCH
+from freshdata.lake.changes import partition_of
 from freshdata.lake.files import write_data_files
 from freshdata.lake.position_deletes import Deletion, Positions, read_positions, write_deletes
 from freshdata.lake.snapshots import SnapshotWriter, carried
@@ -272,9 +272,7 @@ def row_counts(table: Table, day: str) -> dict[Any, int] | None:
     deletes: list[DataFile] = []
     for file in _files(table):
         if file.content == DataFileContent.DATA:
-            value = file.partition[0]
-            value = EPOCH + timedelta(days=value) if isinstance(value, int) else value
-            files[file.file_path] = (value, file.record_count)
+            files[file.file_path] = (partition_of(table, file)[day], file.record_count)
         elif file.content == DataFileContent.POSITION_DELETES:
             deletes.append(file)
         else:

@@ -7,7 +7,7 @@ was. What the live table holds and the rebuilt one does not is never given up in
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from pyiceberg.catalog import Catalog
@@ -17,7 +17,7 @@ from pyiceberg.table import Table
 
 from freshdata.errors import TransformError
 from freshdata.lake.catalog import CATALOG_NAME, load_table
-from freshdata.lake.changes import EPOCH
+from freshdata.lake.changes import partition_of
 from freshdata.lake.cursors import read_cursor
 from freshdata.lake.replace import fork_table, take_over
 from freshdata.transform.evaluation import Evaluation
@@ -199,13 +199,8 @@ class Rebuild:
                     remedy="Run the command again.",
                 )
 
-        parts = [field.name for field in live.spec().fields]
-
         def replaced(file: DataFile) -> bool:
-            if days is None:
-                return True
-            day = EPOCH + timedelta(days=file.partition[parts.index(str(info.partition_column))])
-            return days[0] <= day <= days[1]
+            return days is None or days[0] <= partition_of(live, file)[str(info.partition_column)] <= days[1]
 
         ranges = (days,) if days else None
         with self._stamps.stamped(info, "rebuild", lambda _: cursor, ranges):

@@ -19,8 +19,8 @@ from pyiceberg.table import Table
 
 from freshdata.contracts import load_contracts
 from freshdata.errors import OvertakenError, TransformError
+from freshdata.intervals import ranges as ranges_of
 from freshdata.lake.catalog import CATALOG_NAME, ensure_stream_tables, ensure_table, load_table
-from freshdata.lake.changes import date_ranges
 from freshdata.lake.cursors import COMMIT_PROPERTY, Cursor, common, read_cursor
 from freshdata.lake.duck import catalog_face
 from freshdata.settings import Settings
@@ -229,7 +229,7 @@ class Runner:
         if not pending.cursor.upstream:
             return self._outcome(info, "live", started, days=frozenset(), note="its upstream tables are empty")
         audits: tuple[AuditResult, ...] = ()
-        ranges = None if pending.dates is None else tuple(date_ranges(pending.dates))
+        ranges = None if pending.dates is None else tuple(ranges_of(pending.dates))
 
         def cursor(table: Table) -> Cursor:
             # A part of the table stands for all news only on top of what the run began with.

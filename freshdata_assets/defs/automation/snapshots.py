@@ -98,8 +98,11 @@ def _heads(platform: Platform, catalog: Catalog) -> Iterator[tuple[str, Head]]:
             snapshot = table.current_snapshot()
             if snapshot is not None:
                 rejected = name == contract.quarantine_table
-                daily = contract.stream is not None and not rejected
-                yield name, Head(name, contract, table, snapshot.snapshot_id, daily=daily, rejected=rejected)
+                partitioned = contract.stream is not None and not rejected
+                yield (
+                    name,
+                    Head(name, contract, table, snapshot.snapshot_id, partitioned=partitioned, rejected=rejected),
+                )
 
 
 @dg.definitions

@@ -56,12 +56,12 @@ def _bronze(platform: Platform, contract: Contract) -> dg.AssetSpec:
             # The worker looks these up to enrich each event.
             *(asset_key(platform.contracts[enrichment.lookup].table) for enrichment in rules.enrichments),
         ],
-        description=f"{contract.description} As received, by ingestion date.",
+        description=f"{contract.description} As received, by ingestion {rules.granularity}.",
         group_name="bronze",
         kinds={"kafka", "iceberg"},
         owners=owners(contract.owner),
         code_version=contract.version,
-        partitions_def=platform.partitions,
+        partitions_def=platform.calendars[rules.granularity],
         freshness_policy=freshness_policy(rules.freshness),
         metadata={
             "dagster/table_name": contract.table,

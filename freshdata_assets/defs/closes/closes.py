@@ -2,18 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from freshdata.errors import FreshDataError
+from freshdata.intervals import each, ranges
 from freshdata.lake.catalog import load_table
-from freshdata.lake.changes import date_ranges
 from freshdata.transform.closes import Closes, closed_models
 from freshdata.transform.manifest import ModelInfo
 from freshdata_assets.defs.automation.snapshots import UNFINISHED
-from freshdata_assets.platform import DAY_FORMAT, Platform, asset_key, current_platform, owners
+from freshdata_assets.platform import Platform, asset_key, current_platform, key_of, owners
 from freshdata_assets.scope import RANGE_END, RANGE_START, REASON, Scope
 
 GROUP = "closes"
@@ -26,7 +26,7 @@ def close_assets(platform: Platform) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name="close_days",
         specs=[_spec(model) for model in closed_models(platform.models)],
-        partitions_def=platform.partitions,
+        partitions_def=platform.calendars["day"],
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
     )
@@ -40,7 +40,7 @@ def close_assets(platform: Platform) -> dg.AssetsDefinition:
                 for day in Scope.of(context.run.tags).days:
                     tag = closes.close(model, day, platform.clock.now())
                     metadata = {"freshdata/tag": tag.name, "freshdata/snapshot_id": str(tag.snapshot_id)}
-                    context.add_asset_metadata(metadata, _key(model), day.strftime(DAY_FORMAT))
+                    context.add_asset_metadata(metadata, _key(model), key_of(day))
             except FreshDataError as error:
                 failures[model.name] = str(error)
             else:
@@ -75,14 +75,13 @@ def close_sensor(platform: Platform) -> dg.SensorDefinition:
 def close_requests(platform: Platform) -> Iterator[dg.RunRequest]:
     """The runs that close the days that can be closed now."""
     closes = _closes(platform)
-    first, last = platform.days()
-    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    days = list(each(*platform.span()))
     groups: dict[frozenset[date], list[ModelInfo]] = defaultdict(list)
     for model in closes.models:
         groups[frozenset(closes.closable(model, days, platform.clock.now()))].append(model)
     for closable, models in groups.items():
-        for span in date_ranges(closable):
-            yield _request(platform, models, *(day.strftime(DAY_FORMAT) for day in span))
+        for span in ranges(closable):
+            yield _request(platform, models, *map(key_of, span))
 
 
 def _request(platform: Platform, models: Iterable[ModelInfo], first: str, last: str) -> dg.RunRequest:

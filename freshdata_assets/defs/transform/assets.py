@@ -21,12 +21,12 @@ from freshdata.transform.runner import Runner
 from freshdata_assets.defs.resources import Transform
 from freshdata_assets.live import row_counts, up_to_date
 from freshdata_assets.platform import (
-    DAY_FORMAT,
     Platform,
     asset_key,
     contract_metadata,
     current_platform,
     freshness_policy,
+    key_of,
     owners,
 )
 from freshdata_assets.schema_check import SCHEMA_CHECK, model_verdict
@@ -54,7 +54,7 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
         name=name,
         specs=[_spec(platform, model) for model in models],
         check_specs=[spec for model in models for spec in _check_specs(platform, model)],
-        partitions_def=platform.partitions if daily else None,
+        partitions_def=platform.calendars["day"] if daily else None,
         # Also of what has no days: `dg launch` takes a range only when all that it launches has this policy.
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
@@ -205,12 +205,10 @@ class _Layer:
         key = asset_key(model.name)
         for day, rows in days.items():
             if day in self.scope.days:
-                self.context.add_asset_metadata(_rows(rows), key, day.strftime(DAY_FORMAT))
-            elif self.platform.has_day(day):
+                self.context.add_asset_metadata(_rows(rows), key, key_of(day))
+            elif self.platform.has(day):
                 # News that arrived after the run was requested, or belongs to another range of the same burst.
-                self.context.log_event(
-                    dg.AssetMaterialization(key, partition=day.strftime(DAY_FORMAT), metadata=_rows(rows))
-                )
+                self.context.log_event(dg.AssetMaterialization(key, partition=key_of(day), metadata=_rows(rows)))
         verdicts = list(self.verdicts(model, outcome))
         verdicts += [(found, found.severity is dg.AssetCheckSeverity.ERROR) for found in self.schema(model)]
         if broken := [str(found.check_name) for found, blocking in verdicts if blocking and not found.passed]:

@@ -74,12 +74,12 @@ def test_loading_warns_of_nothing_and_imports_nothing_heavy(platform: Platform) 
 
 
 def test_daily_partitions_end_with_the_instances_present(platform: Platform) -> None:
-    assert platform.partitions.get_partition_keys() == ["2013-01-01", "2013-01-02", "2013-01-03", "2013-01-04"]
+    assert platform.calendars["day"].get_partition_keys() == ["2013-01-01", "2013-01-02", "2013-01-03", "2013-01-04"]
 
 
 def test_daily_partitions_follow_the_system_clock(platform: Platform) -> None:
     platform.clock.set(start=platform.clock.start, now=None)
-    assert platform.days()[1] == platform.clock.now().date()
+    assert platform.span()[1] == platform.clock.now().date()
 
 
 def test_the_instance_settings_are_valid_and_keep_everything_local(

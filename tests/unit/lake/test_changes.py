@@ -16,7 +16,6 @@ from freshdata.lake.changes import (
     added_partitions,
     appended_since,
     appends_only,
-    date_ranges,
     dates_in_files,
     is_ancestor,
     new_rows,
@@ -184,11 +183,3 @@ def test_rows_of_the_same_number_that_were_rolled_back_are_not_taken_for_no_chan
     assert was_rolled_back(table, seen)
     append(table, (SECOND, "c"))
     assert was_rolled_back(table, seen)
-
-
-def test_neighbouring_days_make_one_range() -> None:
-    assert date_ranges({THIRD, FIRST, SECOND, date(2013, 1, 9)}) == [
-        (FIRST, THIRD),
-        (date(2013, 1, 9), date(2013, 1, 9)),
-    ]
-    assert date_ranges(set()) == []
