@@ -6,7 +6,7 @@ that crashed, or never started, loses nothing: the next one finds the same news 
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import pairwise
 
@@ -18,6 +18,8 @@ from freshdata.intervals import ranges
 from freshdata.lake.cursors import MODE_PROPERTY
 from freshdata.lake.progress import ancestors, compacts, summary_property
 from freshdata.transform.manifest import follows_days
+from freshdata_assets.defs.quality.checks import NAME as CONTRACT_RULES
+from freshdata_assets.defs.transform.assets import check_specs
 from freshdata_assets.live import News, news
 from freshdata_assets.platform import Platform, asset_key, key_of
 from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START, REASON
@@ -82,8 +84,18 @@ def _request(
     return dg.RunRequest(
         run_key=_run_key(platform, catalog, names, days),
         asset_selection=[asset_key(name) for name in sorted(names)],
+        asset_check_keys=list(_checks(platform, names)),
         tags={MODE: LIVE, REASON: reason} | ({RANGE_START: days[0], RANGE_END: days[1]} if days else {}),
     )
+
+
+def _checks(platform: Platform, names: set[str]) -> Iterator[dg.AssetCheckKey]:
+    """What must hold of the models' rows; sensors see to what holds or not as time goes by, news or none."""
+    for name in sorted(names):
+        yield from (spec.key for spec in check_specs(platform, platform.models[name]))
+    for _, model in platform.silver_streams:
+        if model.name in names:
+            yield dg.AssetCheckKey(asset_key(model.name), CONTRACT_RULES)
 
 
 def _run_key(platform: Platform, catalog: Catalog, names: set[str], days: list[str]) -> str:

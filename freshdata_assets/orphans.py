@@ -23,6 +23,8 @@ def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
         again = instance.get_run_by_id(run.run_id)  # It may have ended well between the two looks.
         if again is not None and again.status == dg.DagsterRunStatus.STARTED:
             instance.report_run_failed(again, f"Its process (pid {pid}) is gone: the platform was killed.")
+            # Run monitoring would do it too, but the next run waits for its turn.
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             failed.append(run.run_id)
     return failed
 

@@ -54,6 +54,10 @@ class Platform:
             if (model := self.models.get(f"silver.{stream.name}")) is not None
         ]
 
+    def reads_bronze(self, model: ModelInfo) -> bool:
+        """Whether a model is made from a stream's own table."""
+        return any(stream.table in model.depends_on for stream in self.streams)
+
     def streams_of(self, model: ModelInfo) -> list[Contract]:
         """The streams that a model is made from, through any number of models."""
         tables = sources(self.models, model)

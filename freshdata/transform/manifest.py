@@ -87,9 +87,8 @@ def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
         TransformError: the project cannot be loaded.
     """
     settings = settings.for_models(settings.models_dir)
-    path = settings.root / f"manifest-{project_fingerprint(settings)}.json"
-    if path.is_file():
-        return _from_json(path.read_text())
+    if (manifest := kept_manifest(settings)) is not None:
+        return manifest
     from freshdata.transform.context import open_context
 
     # A home of its own: the manifest does not depend on the instance, whose state another process may hold, nor on its
@@ -97,8 +96,18 @@ def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
     own = {"engine": "duckdb", "state_uri": None, "catalog_uri": None, "catalog_warehouse": None}
     with TemporaryDirectory() as home, open_context(settings.for_home(Path(home)).model_copy(update=own)) as context:
         manifest = build_manifest(context, settings)
-    _keep(path, manifest)
+    _keep(_path(settings), manifest)
     return manifest
+
+
+def kept_manifest(settings: Settings) -> dict[str, ModelInfo] | None:
+    """The manifest of the project as it is now, if it has been read before."""
+    path = _path(settings)
+    return _from_json(path.read_text()) if path.is_file() else None
+
+
+def _path(settings: Settings) -> Path:
+    return settings.root / f"manifest-{project_fingerprint(settings)}.json"
 
 
 def build_manifest(context: "Context", settings: Settings) -> dict[str, ModelInfo]:

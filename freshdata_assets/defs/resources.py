@@ -1,24 +1,59 @@
 """Resources of the code location."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from freshdata.lake.cursors import DAGSTER_RUN_PROPERTY
 from freshdata.transform.runner import Runner
 from freshdata_assets.platform import current_platform
 
+# One run at a time makes Silver and Gold, from its first step to its last: between a run's check of Silver and its
+# Gold, no other may put rows into Silver that nothing has checked. A pool on each step would not keep them together.
+TURN = "transform"
+POLL = 0.1  # seconds
+
 
 class Transform(dg.ConfigurableResource["Transform"]):
-    """Opens the SQLMesh runner.
+    """The SQLMesh runner of a run that has its turn, opened by the first step that needs it and kept until the last.
 
-    A step opens it for itself and closes it at its end: a run that kept it between its steps would hold SQLMesh's state
-    while it waits for its place in the pool, and the run that has the place would wait for the state.
+    A run that must wait loads its libraries meanwhile, so that it is quick once the one before has ended.
     """
 
-    @contextmanager
-    def open(self, run_id: str) -> Iterator[Runner]:
+    _stack: ExitStack = PrivateAttr(default_factory=ExitStack)
+    _runner: Runner | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Wait for the run's turn."""
+        if context.run is None or context.instance is None:
+            return
+        log = context.instance.event_log_storage
+        if not log.supports_global_concurrency_limits:
+            return
+        if TURN not in log.get_concurrency_keys():
+            log.set_concurrency_slots(TURN, 1)
+        if log.claim_concurrency_slot(TURN, context.run.run_id, TURN).is_claimed:
+            return
+        import great_expectations  # noqa: F401 - Of what the steps will need, this and SQLMesh take the longest.
+
+        import freshdata.transform.runner  # noqa: F401
+
+        try:
+            while not log.claim_concurrency_slot(TURN, context.run.run_id, TURN).is_claimed:
+                time.sleep(POLL)
+        except BaseException:  # It was terminated while it waited: nobody may wait for it.
+            self.teardown_after_execution(context)
+            raise
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the runner and end the run's turn."""
+        self._stack.close()
+        if context.run is not None and context.instance is not None:
+            context.instance.event_log_storage.free_concurrency_slot_for_step(context.run.run_id, TURN)
+
+    def runner(self, run_id: str) -> Runner:
         """The runner of this process's instance.
 
         Args:
@@ -27,10 +62,12 @@ class Transform(dg.ConfigurableResource["Transform"]):
         Raises:
             TransformError: another process holds SQLMesh's state for too long, or the project cannot be loaded.
         """
-        from freshdata.transform.runner import open_runner  # Imports SQLMesh: seconds, paid by runs only.
+        if self._runner is None:
+            from freshdata.transform.runner import open_runner  # Imports SQLMesh: seconds, paid by runs only.
 
-        with open_runner(current_platform().settings, {DAGSTER_RUN_PROPERTY: run_id}) as runner:
-            yield runner
+            opened = open_runner(current_platform().settings, {DAGSTER_RUN_PROPERTY: run_id})
+            self._runner = self._stack.enter_context(opened)
+        return self._runner
 
 
 @dg.definitions

@@ -1,7 +1,6 @@
 """Silver, checks and Gold as real Dagster runs on a small lake."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -254,18 +253,16 @@ class Failing(Transform):
 
     model: str
 
-    @contextmanager
-    def open(self, run_id: str) -> Iterator[Runner]:
-        broken = self.model
-        with super().open(run_id) as runner:
+    def runner(self, run_id: str) -> Runner:
+        runner, broken = super().runner(run_id), self.model
 
-            class Broken:
-                def run_live(self, model: str) -> ModelRun:
-                    if model == broken:
-                        raise TransformError(model, "is broken.", remedy="Mend it.")
-                    return runner.run_live(model)
+        class Broken:
+            def run_live(self, model: str) -> ModelRun:
+                if model == broken:
+                    raise TransformError(model, "is broken.", remedy="Mend it.")
+                return runner.run_live(model)
 
-            yield Broken()  # type: ignore[misc]
+        return Broken()  # type: ignore[return-value]
 
 
 def test_one_models_failure_does_not_hide_the_others_success(platform: Platform, run: Run) -> None:

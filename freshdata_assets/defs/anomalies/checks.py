@@ -1,6 +1,7 @@
 """What is unusual about the days of Silver streams and Gold tables, by the days before them.
 
-It warns and never blocks: an unusual day may be a blizzard, and its rows are right.
+It warns and never blocks: an unusual day may be a blizzard, and its rows are right. Nor does a live run wait for it: it
+judges days that are over, once an hour, whether anything came or not. A day without a row is unusual too.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from freshdata_assets.schemas import records
 from freshdata_assets.scope import Scope
 
 NAME = "anomalies"
+HOURLY = "5 * * * *"
 # What was found stays on the asset for a week, whatever runs in the meantime.
 JUDGED_DAYS = 7
 TOLD, SHOWN = 3, 500
@@ -51,10 +53,13 @@ def _check(
     # Keys differ in each row, and the columns of ingestion tell of the worker, not of the data.
     columns = [name for name in model.columns if name != day and name not in keys and not name.startswith("_")]
 
+    hourly: dg.AutomationCondition[dg.AssetCheckKey] = dg.AutomationCondition.cron_tick_passed(HOURLY)
+
     @dg.asset_check(
         asset=asset_key(model.name),
         name=NAME,
         description="Rows, nulls and values of each day that is over are such as the four weeks before it let expect.",
+        automation_condition=hourly,
     )
     def check_days(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         try:
@@ -138,5 +143,13 @@ def _number(value: float) -> str:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The checks that learn."""
-    return dg.Definitions(asset_checks=list(anomaly_checks(current_platform())))
+    """The checks that learn, and the sensor that has them run."""
+    checks = list(anomaly_checks(current_platform()))
+    sensor = dg.AutomationConditionSensorDefinition(
+        "hourly_checks",
+        target=dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys)),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=60,
+        description="Runs the checks of days that are over once an hour.",
+    )
+    return dg.Definitions(asset_checks=checks, sensors=[sensor])

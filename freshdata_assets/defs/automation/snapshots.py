@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 from pyiceberg.catalog import Catalog
@@ -10,8 +10,9 @@ from pyiceberg.exceptions import NoSuchTableError
 
 from freshdata.lake.catalog import metadata_locations
 from freshdata_assets.automation import live_run_requests
+from freshdata_assets.live import up_to_date
 from freshdata_assets.orphans import fail_orphans
-from freshdata_assets.platform import Platform, current_platform
+from freshdata_assets.platform import Platform, asset_key, current_platform
 from freshdata_assets.reports import Head, reports
 from freshdata_assets.scope import LIVE, MODE
 
@@ -49,35 +50,37 @@ def snapshot_sensor(platform: Platform, *, patience: float = PATIENCE) -> dg.Sen
     def snapshots(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         catalog, deadline = platform.catalog(), time.monotonic() + patience
         while True:
-            before, busy = metadata_locations(catalog), _busy(context.instance)
-            result = _tick(platform, catalog, context, busy=busy)
+            seen = _state(context.instance, catalog)
+            result = _tick(platform, catalog, context)
             if isinstance(result, dg.SensorResult) and result.run_requests:
                 return result
             while True:
                 if time.monotonic() > deadline:
                     return result
                 time.sleep(POLL)
-                # While a run is under way, no other is asked for whatever comes in.
-                if not _busy(context.instance) and (busy or metadata_locations(catalog) != before):
+                if _state(context.instance, catalog) != seen:
                     break
 
     return snapshots
 
 
-def _busy(instance: dg.DagsterInstance) -> bool:
-    return bool(instance.get_runs(dg.RunsFilter(tags={MODE: LIVE}, statuses=UNFINISHED), limit=1))
+def _state(instance: dg.DagsterInstance, catalog: Catalog) -> tuple[object, ...]:
+    """What a tick's outcome depends on, as far as it is quickly told."""
+    return (metadata_locations(catalog), [(record.dagster_run.run_id, record.start_time) for record in _live(instance)])
 
 
-def _tick(
-    platform: Platform, catalog: Catalog, context: dg.SensorEvaluationContext, *, busy: bool
-) -> dg.SensorResult | dg.SkipReason:
+def _live(instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
+    return instance.get_run_records(dg.RunsFilter(tags={MODE: LIVE}, statuses=UNFINISHED))
+
+
+def _tick(platform: Platform, catalog: Catalog, context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     seen = {table: int(snapshot) for table, snapshot in json.loads(context.cursor or "{}").items()}
     heads = dict(_heads(platform, catalog))
     events = [event for name, head in heads.items() for event in reports(platform, head, seen.get(name))]
-    orphans = fail_orphans(context.instance)
-    requests = [] if busy or orphans else live_run_requests(platform, catalog)
+    orphans, under_way = fail_orphans(context.instance), _live(context.instance)
+    requests = [] if orphans or not may_ask(platform, catalog, under_way) else live_run_requests(platform, catalog)
     if not events and not requests:
-        reason = "a live run is queued or in progress" if busy else "no new snapshot"
+        reason = "a live run is queued or in progress" if under_way else "no new snapshot"
         return dg.SkipReason(f"killed runs were marked as failed: {orphans}" if orphans else reason)
     return dg.SensorResult(
         run_requests=requests,
@@ -85,6 +88,27 @@ def _tick(
         # Ids as text: they do not fit the numbers of JSON readers such as the UI.
         cursor=json.dumps({name: str(head.snapshot_id) for name, head in heads.items()}, sort_keys=True),
     )
+
+
+def may_ask(platform: Platform, catalog: Catalog, under_way: Sequence[dg.RunRecord]) -> bool:
+    """Whether what is new is more than the runs under way will take in.
+
+    The next run may start while one is under way: it loads its code meanwhile, and then waits for its turn. But what a
+    run is about to take in itself is no reason for another one: only what came after it read Bronze is.
+    """
+    if not under_way:
+        return True
+    run, started = under_way[0], under_way[0].start_time
+    if len(under_way) > 1 or started is None:
+        return False
+    for model in platform.models.values():
+        if asset_key(model.name) not in (run.dagster_run.asset_selection or ()) or not platform.reads_bronze(model):
+            continue
+        table = catalog.load_table(model.name) if catalog.table_exists(model.name) else None
+        snapshot = table.current_snapshot() if table else None
+        if snapshot and snapshot.timestamp_ms / 1000 > started and not up_to_date(catalog, model):
+            return True
+    return False
 
 
 def _heads(platform: Platform, catalog: Catalog) -> Iterator[tuple[str, Head]]:

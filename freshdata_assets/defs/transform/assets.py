@@ -5,10 +5,9 @@ A blocking check on Silver keeps Gold from running only between two ops: inside 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
-from functools import cached_property
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -33,8 +32,6 @@ from freshdata_assets.schema_check import SCHEMA_CHECK, model_verdict
 from freshdata_assets.schemas import column_lineage, model_columns
 from freshdata_assets.scope import Scope
 
-# SQLMesh's state has room for one writer.
-POOL = "sqlmesh"
 AnyAudit = TypeVar("AnyAudit", AuditInfo, AuditResult)
 
 
@@ -53,18 +50,16 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
     @dg.multi_asset(
         name=name,
         specs=[_spec(platform, model) for model in models],
-        check_specs=[spec for model in models for spec in _check_specs(platform, model)],
+        check_specs=[spec for model in models for spec in check_specs(platform, model)],
         partitions_def=platform.calendars["day"] if daily else None,
         # Also of what has no days: `dg launch` takes a range only when all that it launches has this policy.
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
-        pool=POOL,
     )
     def run_models(
         context: dg.AssetExecutionContext, transform: Transform
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-        with ExitStack() as stack:
-            yield from _Layer(platform, context, transform, stack).run(models)
+        yield from _Layer(platform, context, transform).run(models)
 
     return run_models
 
@@ -92,7 +87,8 @@ def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
     )
 
 
-def _check_specs(platform: Platform, model: ModelInfo) -> Iterator[dg.AssetCheckSpec]:
+def check_specs(platform: Platform, model: ModelInfo) -> Iterator[dg.AssetCheckSpec]:
+    """The checks that are made by the op of a model: its audits, and that of its columns."""
     for name, audit in numbered(model.audits):
         yield dg.AssetCheckSpec(name, asset=asset_key(model.name), blocking=audit.blocking)
     yield dg.AssetCheckSpec(
@@ -114,13 +110,10 @@ def _dep(platform: Platform, model: ModelInfo, upstream: str) -> dg.AssetDep:
 class _Layer:
     """Runs a step's models one after another; one model's failure does not hide the others' success."""
 
-    def __init__(
-        self, platform: Platform, context: dg.AssetExecutionContext, transform: Transform, stack: ExitStack
-    ) -> None:
+    def __init__(self, platform: Platform, context: dg.AssetExecutionContext, transform: Transform) -> None:
         self.platform = platform
         self.context = context
         self.transform = transform
-        self.stack = stack
         self.scope = Scope.of(context.run.tags)
         self.failures: dict[str, str] = {}
 
@@ -160,10 +153,9 @@ class _Layer:
         self.failures[model.name] = reason
         self.context.log.error("%s failed: %s", model.name, reason, exc_info=exc_info)
 
-    @cached_property
+    @property
     def runner(self) -> Runner:
-        """The runner, opened by the first model that needs it."""
-        return self.stack.enter_context(self.transform.open(self.context.run.run_id))
+        return self.transform.runner(self.context.run.run_id)
 
     def outcome(self, model: ModelInfo) -> ModelRun | None:
         """Run one model as the run asks; None when a live run finds it up to date."""

@@ -1,7 +1,7 @@
 """Which tables and days are judged, and by which numbers."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -46,3 +46,17 @@ def test_a_check_that_cannot_judge_warns_and_does_not_fail_the_run(platform: Pla
     verdicts = result.get_asset_check_evaluations()
     assert {(verdict.passed, verdict.severity) for verdict in verdicts} == {(False, dg.AssetCheckSeverity.WARN)}
     assert "does not exist" in str(verdicts[0].description)
+
+
+def test_days_are_judged_once_an_hour_whether_anything_came_or_not(platform: Platform) -> None:
+    checks = list(anomaly_checks(platform))
+    tables = [dg.AssetSpec(asset_key(model.name)) for model in platform.models.values()]
+    definitions, dagster = dg.Definitions(assets=tables, asset_checks=checks), dg.DagsterInstance.ephemeral()
+    start, cursor, asked = datetime(2013, 1, 4, 3), None, []  # noqa: DTZ001 - Dagster takes it as UTC.
+    for minute in (0, 4, 6, 40, 64, 66):
+        evaluated = dg.evaluate_automation_conditions(
+            definitions, dagster, cursor=cursor, evaluation_time=start + timedelta(minutes=minute)
+        )
+        cursor = evaluated.cursor
+        asked.append(evaluated.total_requested)
+    assert asked == [0, 0, len(checks), 0, 0, len(checks)]

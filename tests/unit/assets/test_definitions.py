@@ -56,6 +56,7 @@ def test_the_asset_graph(platform: Platform, monkeypatch: pytest.MonkeyPatch, sn
     assert sorted((sensor.name, sensor.default_status) for sensor in loaded.sensors or ()) == [
         ("closes", dg.DefaultSensorStatus.RUNNING),
         ("freshness", dg.DefaultSensorStatus.RUNNING),
+        ("hourly_checks", dg.DefaultSensorStatus.RUNNING),
         ("maintenance", dg.DefaultSensorStatus.RUNNING),
         ("snapshots", dg.DefaultSensorStatus.RUNNING),
     ]

@@ -1,7 +1,5 @@
 """How a layer's op deals with failures, on models and a runner made up for the purpose."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import dagster as dg
@@ -36,9 +34,8 @@ class Scripted(Transform):
     broken: list[str] = []  # noqa: RUF012 - a field of a pydantic model
     refused: list[str] = []  # noqa: RUF012
 
-    @contextmanager
-    def open(self, run_id: str) -> Iterator["Scripted"]:  # type: ignore[override]  # noqa: ARG002
-        yield self
+    def runner(self, run_id: str) -> "Scripted":  # type: ignore[override]  # noqa: ARG002
+        return self
 
     def run_full(self, name: str) -> ModelRun:
         if name in self.broken:

@@ -13,7 +13,9 @@ import pytest
 from dagster._core.events import EngineEventData
 
 from freshdata.lake.catalog import QUARANTINE_SCHEMA
+from freshdata.transform.runner import open_runner
 from freshdata_assets.defs.automation.snapshots import snapshot_sensor
+from freshdata_assets.defs.resources import TURN
 from freshdata_assets.platform import Platform
 from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START, REASON
 from tests.lakes import departures, fill_lookups, ingest, observations
@@ -228,16 +230,17 @@ def test_changed_lookups_run_the_dimensions(platform: Platform, dagster: dg.Dags
     assert RANGE_START not in request.tags
 
 
-def add_run(dagster: dg.DagsterInstance, status: dg.DagsterRunStatus) -> str:
-    @dg.op
-    def nothing() -> None: ...
+def add_run(
+    dagster: dg.DagsterInstance, status: dg.DagsterRunStatus, assets: frozenset[dg.AssetKey] | None = None
+) -> str:
+    run = dg.DagsterRun("live", status=status, tags={MODE: LIVE}, asset_selection=assets)
+    return dagster.add_run(run).run_id
 
-    @dg.job
-    def empty() -> None:
-        nothing()
 
-    run = dagster.create_run_for_job(empty, tags={MODE: LIVE}, status=status)
-    return run.run_id
+def take_turn(dagster: dg.DagsterInstance, run_id: str) -> bool:
+    log = dagster.event_log_storage
+    log.set_concurrency_slots(TURN, 1)
+    return log.claim_concurrency_slot(TURN, run_id, TURN).is_claimed
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
@@ -251,6 +254,29 @@ def test_no_run_is_requested_while_one_is_under_way(
     assert not result.run_requests
 
 
+def test_the_next_run_is_asked_for_once_one_has_read_bronze_and_more_has_come(
+    platform: Platform, dagster: dg.DagsterInstance
+) -> None:
+    ingest(platform.settings, "flight_events", departures(DAYS[0]))
+    (request,) = first_tick(platform, dagster).run_requests or ()
+    run_id = add_run(dagster, dg.DagsterRunStatus.STARTING, frozenset(request.asset_selection or ()))
+    begin = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name="live")
+    dagster.report_dagster_event(begin, run_id)
+
+    def asks() -> bool:
+        return bool(first_tick(platform, dagster).run_requests)
+
+    ingest(platform.settings, "flight_events", departures(DAYS[0], 1, event_id="before"))
+    assert not asks()  # The run is about to read it.
+    with open_runner(platform.settings) as runner:
+        runner.run_live("silver.flight_events")
+    assert not asks()  # Gold has yet to follow, in this very run.
+    ingest(platform.settings, "flight_events", departures(DAYS[1], 1, event_id="after"))
+    assert asks()
+    add_run(dagster, dg.DagsterRunStatus.NOT_STARTED)
+    assert not asks()  # One that waits is enough.
+
+
 def test_a_run_whose_process_was_killed_is_failed_and_does_not_hold_up_the_next(
     platform: Platform, dagster: dg.DagsterInstance
 ) -> None:
@@ -260,11 +286,13 @@ def test_a_run_whose_process_was_killed_is_failed_and_does_not_hold_up_the_next(
     run = dagster.get_run_by_id(run_id)
     assert run is not None
     dagster.report_engine_event("Started", run, EngineEventData.in_process(child.pid))
+    take_turn(dagster, run_id)
     ingest(platform.settings, "flight_events", departures(DAYS[0]))
     first = first_tick(platform, dagster)
     failed = dagster.get_run_by_id(run_id)
     assert failed is not None
     assert failed.status == dg.DagsterRunStatus.FAILURE
+    assert take_turn(dagster, "the next")
     second = tick(platform, dagster, first.cursor)
     assert isinstance(second, dg.SensorResult)
     assert second.run_requests
