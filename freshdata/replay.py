@@ -69,7 +69,8 @@ def missing_keys(
     """
     import duckdb
 
-    columns = ", ".join(f'"{name}"' for name in key)
+    columns = ", ".join(f'live."{name}"' for name in key)
+    same = " AND ".join(f'live."{name}" IS NOT DISTINCT FROM rebuilt."{name}"' for name in key)
     limits = list((until or {}).items())
     with duckdb.connect() as connection:
         connection.register(
@@ -82,7 +83,7 @@ def missing_keys(
         # Contract columns are validated identifiers.
         missing = connection.execute(
             f"SELECT DISTINCT {columns} FROM live LEFT JOIN read USING (_kafka_partition) "  # noqa: S608
-            f"ANTI JOIN rebuilt USING ({columns}) WHERE ? OR coalesce(_offset < _until, true) ORDER BY ALL",
+            f"ANTI JOIN rebuilt ON {same} WHERE ? OR coalesce(_offset < _until, true) ORDER BY ALL",
             [until is None],
         ).fetchall()
     return len(missing), [", ".join(str(value) for value in row) for row in missing[:MOST_EXAMPLES]]

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from freshdata.contracts import Contract
-from freshdata.contracts.decode import Decoded, Decoder, key_bytes, record_timestamps
+from freshdata.contracts.changes import decoder_of
+from freshdata.contracts.decode import Decoded, key_bytes, record_timestamps
 from freshdata.lake.catalog import QUARANTINE_SCHEMA, UTC_TIMESTAMP
 from freshdata.lake.progress import PartitionProgress
 from stream_workers.dedupe import DedupeIndex, key_hashes
@@ -135,7 +136,7 @@ class Processor:
         self.contract = contract
         self.rules = contract.rules
         self.schema = bronze_schema
-        self.decoder = Decoder(contract)
+        self.decoder = decoder_of(contract)
         self.enricher = enricher
         self.lateness = self.rules.allowed_lateness // MICROSECOND
 
@@ -160,6 +161,7 @@ class Processor:
         decoded = _without_refused(self.decoder(values, keys, records.timestamps), records, states)
         valid = records.at(decoded.positions)
         admitted, late = self._admit(decoded, keys, valid.partitions, states)
+        refused = records.at(np.array([position for position, _ in decoded.rejected], dtype=np.int64))
         if decoded.rows.num_rows:
             rows = self.enricher(self._with_origin(decoded.rows, valid).append_column("_late", pa.array(late)))
             batch.rows.append(conform(rows, self.schema))
@@ -169,12 +171,14 @@ class Processor:
         for partition in np.unique(records.partitions):
             mine, of_valid = records.partitions == partition, valid.partitions == partition
             accepted = of_valid & admitted
+            rejected = int((refused.partitions == partition).sum())
             done = PartitionProgress(
                 offset=int(records.offsets[mine][-1]) + 1,
                 consumed=int(mine.sum()),
                 accepted=int(accepted.sum()),
-                duplicates=int(of_valid.sum() - accepted.sum()),
-                rejected=int(mine.sum() - of_valid.sum()),
+                # A tombstone says once more what the delete before it has said.
+                duplicates=int(mine.sum() - accepted.sum()) - rejected,
+                rejected=rejected,
                 late=int((accepted & late).sum()),
             )
             batch.add(int(partition), done, states[int(partition)])
@@ -199,12 +203,12 @@ class Processor:
         states: dict[int, PartitionState],
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which rows are no duplicates, and which came behind their partition's watermark."""
-        rows, version = decoded.rows, self.rules.version_field
+        rows = decoded.rows
         event_times = rows[self.rules.event_time_field].cast(pa.int64()).to_numpy()
-        # The decoder has made sure that the message key is the event's dedupe key.
         if rows.num_rows < len(keys):
             keys = [keys[position] for position in decoded.positions]
-        hashes = key_hashes(keys, rows[version].to_pylist() if version else None)
+        # The decoder has made sure that the message key of an event is its dedupe key.
+        hashes = self.stored_hashes(rows) if self.rules.capture else self._hashes(rows, keys)
         admitted = np.ones(rows.num_rows, dtype=np.bool_)
         late = np.zeros(rows.num_rows, dtype=np.bool_)
         for partition in np.unique(partitions):
@@ -219,8 +223,13 @@ class Processor:
 
     def stored_hashes(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """The dedupe hash of each stored row."""
+        parts = [key_bytes(rows[name]) for name in self.rules.dedupe_key]
+        # Of a truncated table's change the primary key is null.
+        joined = pc.binary_join_element_wise(*parts, b"\x1f", null_handling="replace") if len(parts) > 1 else parts[0]
+        return self._hashes(rows, joined.to_pylist())
+
+    def _hashes(self, rows: pa.Table, keys: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
         version = self.rules.version_field
-        keys = key_bytes(rows[self.rules.dedupe_key[0]]).to_pylist()
         return key_hashes(keys, rows[version].to_pylist() if version else None)
 
     def _quarantined(

@@ -251,7 +251,7 @@ class Replay:
         self.advance("Comparing with the live table", 0, 0)
         until = {partition: state.offset for partition, state in self.states.items()} if comparable else None
         self.bronze.refresh()
-        count, examples = missing_keys(self.bronze, self.writer.bronze, self.contract.rules.dedupe_key, until)
+        count, examples = missing_keys(self.bronze, self.writer.bronze, self.contract.rules.identity, until)
         if count and not self.request.allow_missing:
             raise LakeError(
                 self.contract.table,

@@ -23,6 +23,8 @@ from freshdata.contracts.model import Column, Contract
 
 INTEGER_BOUNDS = {pa.int32(): (-(2**31), 2**31 - 1), pa.int64(): (-(2**63), 2**63 - 1)}
 LONGEST_REASON = 500
+# What Arrow raises of a value that its column cannot hold.
+UNFIT = (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError)
 UTC_TIMESTAMP = pa.timestamp("us", "UTC")
 # Messages parsed at once. One that is no JSON, or has a value of the wrong type, fails all that are parsed with it:
 # they are decoded one by one, more slowly. Smaller portions cost more than they save: 1 % of such messages took five
@@ -111,34 +113,11 @@ class Decoder:
             except (msgspec.MsgspecError, UnicodeError, TypeError, ValueError, RecursionError) as error:
                 rejected.append((position, _reason(value, error)))
         kept = np.asarray(accepted, dtype=np.int64)
-        table, good = self._columns(rows)
+        table, good = columns_of(rows, self.schema)
         if good is not None:
             rejected += [(int(kept[row]), reason) for row, reason in good[1]]
             kept = kept[good[0]]
         return table, kept
-
-    def _columns(self, rows: list[tuple[Any, ...]]) -> tuple[pa.Table, tuple[list[int], list[tuple[int, str]]] | None]:
-        """Rows as a table; where Arrow refuses a value (too many digits), the rows it takes and the rest."""
-        columns = list(zip(*rows, strict=True)) or [()] * len(self.schema)
-        try:
-            return pa.table([pa.array(c, f.type) for c, f in zip(columns, self.schema, strict=True)], self.schema), None
-        except (pa.ArrowException, OverflowError, UnicodeError, ValueError):
-            good: list[int] = []
-            bad: list[tuple[int, str]] = []
-            for number, row in enumerate(rows):
-                if reason := self._refused(row):
-                    bad.append((number, reason))
-                else:
-                    good.append(number)
-            return self._columns([rows[number] for number in good])[0], (good, bad)
-
-    def _refused(self, row: tuple[Any, ...]) -> str | None:
-        for value, field in zip(row, self.schema, strict=True):
-            try:
-                pa.array((value,), field.type)
-            except (pa.ArrowException, OverflowError, UnicodeError, ValueError) as error:
-                return f"{error} - at `$.{field.name}`"[:LONGEST_REASON]
-        return None
 
     def _decimals_beyond_limits(self, rows: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
         """Reasons and the rows they hold for; the row decoder has no limits for decimals."""
@@ -181,6 +160,34 @@ class Decoder:
                 rejected.append((int(positions[row]), reason))
             rows, positions = rows.filter(pa.array(~bad)), positions[~bad]
         return Decoded(rows, positions, sorted(rejected))
+
+
+Sorted = tuple[list[int], list[tuple[int, str]]]
+
+
+def columns_of(rows: list[tuple[Any, ...]], schema: pa.Schema) -> tuple[pa.Table, Sorted | None]:
+    """Rows as a table; where Arrow refuses a value (too many digits), the rows it takes, and the rest with reasons."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    try:
+        return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema), None
+    except UNFIT:
+        good: list[int] = []
+        bad: list[tuple[int, str]] = []
+        for number, row in enumerate(rows):
+            if reason := _unfit(row, schema):
+                bad.append((number, reason))
+            else:
+                good.append(number)
+        return columns_of([rows[number] for number in good], schema)[0], (good, bad)
+
+
+def _unfit(row: tuple[Any, ...], schema: pa.Schema) -> str | None:
+    for value, field in zip(row, schema, strict=True):
+        try:
+            pa.array((value,), field.type)
+        except UNFIT as error:
+            return f"{error} - at `$.{field.name}`"[:LONGEST_REASON]
+    return None
 
 
 def _field(column: Column) -> tuple[str, Any] | tuple[str, Any, None]:
@@ -249,7 +256,7 @@ def _differ(
 
 def key_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A key column as the bytes that stand in the message key: text as UTF-8, other types as they are written."""
-    return column.cast(pa.string()).cast(pa.binary())
+    return column if pa.types.is_binary(column.type) else column.cast(pa.string()).cast(pa.binary())
 
 
 def _reason(value: bytes | None, error: Exception) -> str:

@@ -20,6 +20,7 @@ from freshdata.errors import EvolutionError
 # What the rows that are stored already rest on: attribute of the rules, its name in the contract, and the reason.
 FIXED = {
     "topic": ("topic", "the table's offsets are the former topic's"),
+    "capture": ("changeCapture", "the rows stored so far are changes of the former table"),
     "tenant_field": ("tenantField", "the table's files are partitioned by the former"),
     "tenant_buckets": ("tenantPartition", "the table's files are partitioned by the former"),
     "granularity": ("partitionGranularity", "the table's files are partitioned by the former"),

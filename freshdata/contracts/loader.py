@@ -12,6 +12,7 @@ from open_data_contract_standard.model import OpenDataContractStandard, SchemaOb
 from pydantic import ValidationError
 
 from freshdata.contracts.anomalies import read_anomalies
+from freshdata.contracts.capture import CHANGE_COLUMNS, CHANGED_ON, OPERATION, read_capture
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
 from freshdata.contracts.heartbeat import read_duration, read_heartbeat
 from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
@@ -34,6 +35,9 @@ PHYSICAL: dict[str, pa.DataType] = {
     "timestamptz": pa.timestamp("us", "UTC"),
     "timestamp_ntz": pa.timestamp("us"),
 }
+# What databases have besides: only changes carry it.
+CAPTURED = {"binary": pa.binary(), "time": pa.time64("us")}
+ARRAY = re.compile(r"array<(.+)>")
 DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(\d{1,2})\)")
 LIMITS = {"minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt"}
 COMMIT_COUNTS = {
@@ -151,6 +155,9 @@ class _Reader:
         self.odcs = odcs
         self.schema = schema
         self.custom: dict[str, Any] = {str(item.property): item.value for item in schema.customProperties or []}
+        self.captured = read_capture(file, self.custom)
+        if self.captured is not None:
+            self.custom |= self.captured.implied
 
     def error(self, message: str, remedy: str) -> ContractError:
         return ContractError(self.file, message, remedy=remedy)
@@ -181,7 +188,7 @@ class _Reader:
             owner=(self.odcs.team.name if self.odcs.team and hasattr(self.odcs.team, "name") else "") or "unowned",
             columns=columns,
             primary_key=primary_key,
-            stream=self.rules({column.name: column for column in columns}) if kind == "stream" else None,
+            stream=self.rules({column.name: column for column in columns}, primary_key) if kind == "stream" else None,
             validity=read_validity(self.file, kind, self.custom, columns, primary_key),
             odcs=self.odcs,
         )
@@ -210,6 +217,11 @@ class _Reader:
 
     def type(self, item: SchemaProperty) -> pa.DataType:
         physical = (item.physicalType or "").lower()
+        if self.captured is not None:
+            if match := ARRAY.fullmatch(physical):
+                return pa.list_(self.type(item.model_copy(update={"physicalType": match[1]})))
+            if physical in CAPTURED:
+                return CAPTURED[physical]
         if match := DECIMAL.fullmatch(physical):
             return pa.decimal128(int(match[1]), int(match[2]))
         if physical not in PHYSICAL:
@@ -219,8 +231,11 @@ class _Reader:
             )
         return PHYSICAL[physical]
 
-    def rules(self, columns: dict[str, Column]) -> StreamRules:
+    def rules(self, columns: dict[str, Column], primary_key: tuple[str, ...]) -> StreamRules:
         dedupe_key = tuple(self.custom.get("dedupeKey") or ())
+        captured = self.captured
+        if captured is not None:
+            dedupe_key = (*primary_key, OPERATION)
         tenant = self.custom.get("tenantPartition", DEFAULT_TENANT_PARTITION)
         buckets = re.fullmatch(r"bucket\(([1-9]\d{0,3})\)", str(tenant))
         if tenant != "tenant" and not buckets:
@@ -232,7 +247,7 @@ class _Reader:
             topic_partitions=int(self.custom.get("topicPartitions", 1)),
             tenant_field=str(self.custom.get("tenantField", "tenant_id")),
             event_time_field=str(self.custom.get("eventTimeField", "event_time")),
-            event_date_field=str(self.custom.get("eventDateField", "event_date")),
+            event_date_field=CHANGED_ON if captured else str(self.custom.get("eventDateField", "event_date")),
             derives_event_date="eventDateField" not in self.custom,
             dedupe_key=dedupe_key,
             dedupe_window=self.duration("dedupeWindow", "P1D"),
@@ -252,10 +267,13 @@ class _Reader:
             heartbeat=read_heartbeat(self.file, self.custom.get("heartbeat"), freshness, idle_after),
             idle_after=idle_after,
             enrichments=enrichments,
-            operations=read_operations(self.file, self.custom.get("operations"), columns),
+            operations=captured.operations
+            if captured
+            else read_operations(self.file, self.custom.get("operations"), columns),
+            capture=captured.capture if captured else None,
             anomalies=read_anomalies(self.file, self.custom.get("anomalies"), columns, enrichments),
         )
-        self.check(rules, columns)
+        self.check(rules, columns | (CHANGE_COLUMNS if captured else {}))
         return rules
 
     def enrichments(self, columns: dict[str, Column]) -> tuple[Enrichment, ...]:
@@ -304,7 +322,8 @@ class _Reader:
         for name in required:
             if not columns[name].required:
                 raise self.error(f"field {name} must be required.", "Set required: true on it.")
-        if len(rules.dedupe_key) != 1 or self.custom.get("messageKey") != rules.dedupe_key[0]:
+        one_key = len(rules.dedupe_key) == 1 and self.custom.get("messageKey") == rules.dedupe_key[0]
+        if rules.capture is None and not one_key:
             # Deduplication is per Kafka partition: it is right only when equal keys share one.
             raise self.error(
                 "the dedupe key must be one field and the Kafka message key.",

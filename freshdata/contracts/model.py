@@ -87,6 +87,19 @@ class Operations:
 
 
 @dataclass(frozen=True)
+class ChangeCapture:
+    """The table of a database whose changes a stream carries.
+
+    Attributes:
+        source: Name of the database: Debezium's topic prefix, and the tenant of all rows.
+        table: The table, with its schema.
+    """
+
+    source: str
+    table: str
+
+
+@dataclass(frozen=True)
 class CommitPolicy:
     """When a worker commits what it holds: at the first limit that is reached.
 
@@ -154,7 +167,8 @@ class StreamRules:
         event_time_field: Column that says when the event happened (UTC).
         event_date_field: Column that says which day's Silver and Gold partitions the event belongs to.
         derives_event_date: Whether the worker computes that column, as the UTC date of the event time.
-        dedupe_key: Columns that identify an event; its first one is the Kafka message key.
+        dedupe_key: Columns that identify an event: the one that is the Kafka message key, or of a change, together with
+            its version, its row's primary key and its operation.
         dedupe_window: How long (event time) a key is remembered.
         version_field: Column that orders versions of one key, or None when events are never corrected.
         allowed_lateness: How far behind the newest event time an event may be before it is flagged late.
@@ -176,6 +190,7 @@ class StreamRules:
         idle_after: A tenant silent for longer is not expected any more: it counts as idle, not as late.
         enrichments: Lookup columns the worker adds.
         operations: Which events insert, update and delete; None when none of them says.
+        capture: The table whose changes the events are; None when they are events of their own.
         anomalies: What counts as unusual of a day.
     """
 
@@ -204,7 +219,13 @@ class StreamRules:
     idle_after: timedelta
     enrichments: tuple[Enrichment, ...]
     operations: Operations | None
+    capture: ChangeCapture | None
     anomalies: AnomalyRules
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Columns that tell which event a row is: of a change, with its place in the database's log."""
+        return (*self.dedupe_key, self.version_field) if self.capture and self.version_field else self.dedupe_key
 
 
 @dataclass(frozen=True)
@@ -259,7 +280,11 @@ class Contract:
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The contract's own fields as an Arrow schema, and ``_extra`` where it keeps unknown ones."""
+        """The contract's own fields as an Arrow schema; what changes say besides, and ``_extra`` for unknown ones."""
+        if self.stream is not None and self.stream.capture is not None:
+            from freshdata.contracts.capture import change_schema
+
+            return change_schema(self.columns)
         fields = [pa.field(column.name, column.type, not column.required) for column in self.columns]
         keeps = self.stream is not None and self.stream.unknown_fields == "keep"
         return pa.schema([*fields, pa.field(EXTRA, pa.string())] if keeps else fields)

@@ -92,7 +92,8 @@ def new_rows(
         until: The last snapshot to read; None reads up to the current one.
     """
     if (scan := _news(table, after, until, columns or ("*",))) is None:
-        return table.schema().as_arrow().empty_table().select(columns or table.schema().column_names).to_reader()
+        shape = table.schema().as_arrow()
+        return shape.empty_table().select(columns or shape.names).to_reader()
     return scan.to_arrow_batch_reader()
 
 

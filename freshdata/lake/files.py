@@ -49,7 +49,8 @@ def write_data_files(table: Table, rows: pa.Table, *, only: npt.NDArray[np.bool_
     """
     if rows.num_rows == 0 or (only is not None and not only.any()):
         return []
-    rows = _encoded(rows.select(table.schema().column_names).cast(file_schema(table)))
+    schema = file_schema(table)
+    rows = _encoded(rows.select(schema.names).cast(schema))
     keys = _partition_values(table, rows)
     ranks = [_ranks(column) for column in keys.values()]
     order = _order(table, rows, ranks)

@@ -19,7 +19,7 @@ from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import NullOrder
 from pyiceberg.transforms import IdentityTransform
-from pyiceberg.types import DecimalType, IcebergType, IntegerType, LongType, NestedField
+from pyiceberg.types import DecimalType, IcebergType, IntegerType, ListType, LongType, NestedField
 
 from freshdata.contracts import Contract
 from freshdata.contracts.evolution import REMEDY, compare, refuse_breaking
@@ -121,7 +121,7 @@ def _lacking(table: Table, wanted: Schema) -> list[NestedField]:
 def _outdated(table: Table, wanted: Schema) -> bool:
     """Whether the table lacks a column, or has one too narrow: a lookup's may widen without the stream's contract."""
     stored = {field.name: field.field_type for field in table.schema().fields}
-    return any(stored.get(field.name) != field.field_type for field in wanted.fields)
+    return any(field.name not in stored or not _same(stored[field.name], field.field_type) for field in wanted.fields)
 
 
 def _refuse_misfits(table: Table, contract: Contract, wanted: Schema) -> None:
@@ -142,7 +142,14 @@ def _refuse_misfits(table: Table, contract: Contract, wanted: Schema) -> None:
 def _widens(stored: IcebergType, wanted: IcebergType) -> bool:
     if isinstance(stored, DecimalType) and isinstance(wanted, DecimalType):
         return stored.scale == wanted.scale and stored.precision <= wanted.precision
-    return stored == wanted or (isinstance(stored, IntegerType) and isinstance(wanted, LongType))
+    return _same(stored, wanted) or (isinstance(stored, IntegerType) and isinstance(wanted, LongType))
+
+
+def _same(stored: IcebergType, wanted: IcebergType) -> bool:
+    """Whether two types are one, whatever ids their parts have."""
+    if isinstance(stored, ListType) and isinstance(wanted, ListType):
+        return stored.element_type == wanted.element_type
+    return stored == wanted
 
 
 def _write(table: Table, contract: Contract, wanted: Schema) -> None:
@@ -154,7 +161,7 @@ def _write(table: Table, contract: Contract, wanted: Schema) -> None:
                 update.add_column(field.name, field.field_type, required=False)
             for stored in table.schema().fields:
                 need = needed.get(stored.name)
-                if need is not None and stored.field_type != need.field_type:
+                if need is not None and not _same(stored.field_type, need.field_type):
                     update.update_column(stored.name, need.field_type)
                 if stored.required and (need is None or need.optional):
                     update.make_column_optional(stored.name)

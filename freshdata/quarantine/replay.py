@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException, Message, Producer
 
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract
+from freshdata.contracts.changes import ChangeDecoder, decoder_of
 from freshdata.contracts.decode import Decoder, key_bytes
 from freshdata.errors import QuarantineError
 from freshdata.lake.catalog import load_table, open_catalog
@@ -144,7 +145,7 @@ def replay_rejected(
 
 
 def judge(
-    decoder: Decoder, candidates: Sequence[Candidate], timestamp: int
+    decoder: Decoder | ChangeDecoder, candidates: Sequence[Candidate], timestamp: int
 ) -> tuple[list[bytes | None], dict[int, str]]:
     """The key that each event is sent under, and the reasons of those that the contract refuses.
 
@@ -158,6 +159,10 @@ def judge(
     """
     values = [candidate.payload for candidate in candidates]
     timestamps = np.full(len(values), timestamp, dtype=np.int64)
+    if isinstance(decoder, ChangeDecoder):
+        # A change is told by its value alone; its key is Debezium's.
+        given = [candidate.event.key for candidate in candidates]
+        return given, dict(decoder(values, given, timestamps).rejected)
     readable = decoder(values, None, timestamps)
     wanted = key_bytes(readable.rows[decoder.contract.rules.dedupe_key[0]]).to_pylist()
     right = dict(zip(readable.positions.tolist(), wanted, strict=True))
@@ -179,7 +184,7 @@ class _Sender:
 
     def __init__(self, settings: Settings, contract: Contract) -> None:
         self.topic = contract.rules.topic
-        self.decoder = Decoder(contract)
+        self.decoder = decoder_of(contract)
         self.clock = instance_clock(settings.home)
         self.partitions = end_offsets(settings, self.topic).keys()
         self.producer = Producer({**client_config(settings), **PRODUCER_CONFIG})

@@ -36,7 +36,7 @@ def deletes_table(table: str) -> str:
 def remember(
     adapter: Any,
     table: KeyedTable,
-    day: exp.Column,
+    day: exp.Column | None,
     rows: exp.Query,
     *,
     within: exp.Condition | None = None,
@@ -47,7 +47,7 @@ def remember(
     Args:
         adapter: SQLMesh's engine adapter.
         table: The table that the rows are for.
-        day: Its date column.
+        day: Its date column, or None.
         rows: At most one row for each key, and whether it is a deleted one.
         within: A condition on the deletes known outside of which none has one of the keys; None when there is no such.
         whole: Whether these are all rows there are: then what was known before is forgotten.
@@ -55,10 +55,12 @@ def remember(
     Returns:
         The table of deletes.
     """
-    columns = {name: table.columns[name] for name in dict.fromkeys([*table.key, *table.version, day.name])}
+    dated = [day] if day else []
+    names = dict.fromkeys([*table.key, *table.version, *(one.name for one in dated)])
+    columns = {name: table.columns[name] for name in names}
     deletes = replace(table, name=deletes_table(table.name), columns=columns)
     if not adapter.table_exists(deletes.name):
-        adapter.create_table(deletes.name, columns, partitioned_by=[day])
+        adapter.create_table(deletes.name, columns, partitioned_by=dated)
     gone = exp.select(*map(column, columns)).from_(rows.subquery(ROWS)).where(column(DELETED))
     if whole:
         overwrite(adapter, deletes.name, gone, columns, where=exp.true())

@@ -19,7 +19,7 @@ from sqlmesh.core.config.common import VirtualEnvironmentMode  # noqa: TID253 - 
 from sqlmesh.core.loader import SqlMeshLoader  # noqa: TID253 - as above.
 from sqlmesh.core.model.definition import ExternalModel, create_external_model  # noqa: TID253 - as above.
 
-import freshdata.transform.scd2  # noqa: F401 - SQLMesh finds this materialization, and those it builds on, by import.
+import freshdata.transform.scd2  # noqa: F401 - SQLMesh finds these materializations, and those they build on, by import.
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.lake.catalog import CATALOG_NAME, bronze_schema
@@ -36,6 +36,8 @@ SQL_TYPES = {
     pa.date32(): "DATE",
     pa.timestamp("us", "UTC"): "TIMESTAMPTZ",
     pa.timestamp("us"): "TIMESTAMP",
+    pa.time64("us"): "TIME",
+    pa.binary(): "BLOB",
 }
 LINT_RULES = {
     "noselectstar",
@@ -86,6 +88,8 @@ def landed_schema(contract: Contract, contracts: dict[str, Contract]) -> pa.Sche
 
 def sql_type(kind: pa.DataType) -> str:
     """The SQL name of a column type that contracts know."""
+    if pa.types.is_list(kind):
+        return f"{sql_type(kind.value_type)}[]"
     return f"DECIMAL({kind.precision}, {kind.scale})" if pa.types.is_decimal(kind) else SQL_TYPES[kind]
 
 

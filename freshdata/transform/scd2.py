@@ -13,6 +13,8 @@ from sqlglot import exp
 from sqlmesh import CustomMaterialization  # noqa: TID253 - imported lazily itself, by the project.
 from sqlmesh.utils.errors import ConfigError  # noqa: TID253 - as above.
 
+from freshdata.contracts.capture import UNAVAILABLE
+from freshdata.transform.changes import VERSION, versions, with_left_out
 from freshdata.transform.exchange import DELETED, Columns, column, exchange, marked, overwrite, same
 from freshdata.transform.materializations import EVER, KeyedKind, OverwriteChangedPartitions, redirected
 from freshdata.transform.slices import Slice
@@ -46,6 +48,12 @@ class Scd2Kind(KeyedKind):
             raise ConfigError(f"time_type is {kind}. Use one of {', '.join(TYPES)}.")
         return {VALID_TO: exp.DataType.build(kind, dialect="duckdb"), CURRENT: exp.DataType.build("BOOLEAN")}
 
+    @property
+    def changes(self) -> bool:
+        """Whether the query's rows are the changes of a database's table."""
+        value = self.materialization_properties.get("changes", exp.false())
+        return bool(value.this if isinstance(value, exp.Boolean) else value)
+
     def compared(self, columns: Columns) -> tuple[str, ...]:
         """The columns in which two versions that follow one another must differ to be two."""
         if "compared" in self.materialization_properties:
@@ -58,12 +66,15 @@ class Scd2Kind(KeyedKind):
     def stored(self, query: exp.Query, columns: Columns) -> exp.Query:
         """The intervals that the versions of a query make."""
         key, begin, names = self.property_names("unique_key"), self.valid_from, _told(columns)
+        if self.changes:
+            aside = {*key, *VERSION, begin}
+            query = versions(query, key, names, [n for n in names if n not in aside and not n.startswith("_")])
         by_key = [column(name) for name in key]
-        versions = marked(query, names, self.deleted).select(
+        told = marked(query, names, self.deleted).select(
             _over(exp.RowNumber(), [*by_key, column(begin)], _order(self.property_names("version"), desc=True), NTH)
         )
         # Of the versions that begin at once, the newest is the one that counts.
-        counted = exp.select("*").from_(versions.subquery("v")).where(column(NTH).eq(exp.Literal.number(1)))
+        counted = exp.select("*").from_(told.subquery("v")).where(column(NTH).eq(exp.Literal.number(1)))
         # A version is no new one if it says what the one before says; two deletes in a row are one.
         says = [_differs(name, by_key, begin) for name in self.compared(columns)]
         says = [exp.and_(exp.not_(column(DELETED)), exp.or_(*says))] if says else []
@@ -88,7 +99,8 @@ class Scd2(OverwriteChangedPartitions, CustomMaterialization[Scd2Kind]):  # type
     versions must differ, by default all but those named so far; ``time_type``, the type of ``valid_from``, by default
     ``TIMESTAMPTZ``. The table has two columns more than the query: ``valid_to``, null for the version that is valid
     still, and ``is_current``. Of equal versions in a row, the first is kept. The query must be one that can be computed
-    for each key apart.
+    for each key apart. With ``changes = true`` its rows are a database table's changes, as those of
+    :class:`~freshdata.transform.changes.CurrentRows` are.
     """
 
     NAME = "scd2"
@@ -115,18 +127,26 @@ class Scd2(OverwriteChangedPartitions, CustomMaterialization[Scd2Kind]):  # type
         stored = kind.keyed(table, columns)
         keys = [column(name) for name in stored.key]
         touched = exp.select(*keys).distinct().from_(redirected(everything, part.reads).subquery("q"))
-        versions = _of_keys(everything.subquery("q"), "q", stored.key, _told(columns))
+        names = (*_told(columns), *([UNAVAILABLE] if kind.changes else []))
+        everything = with_left_out(everything, _told(columns)) if kind.changes else everything
+        rows = _of_keys(everything.subquery("q"), "q", stored.key, names, nameless=kind.changes)
         old = _of_keys(exp.to_table(table).as_("q"), "q", stored.key, stored.key).distinct()
-        exchange(self.adapter, stored, old, kind.stored(versions, columns), ctes={TOUCHED: touched})
+        exchange(self.adapter, stored, old, kind.stored(rows, columns), ctes={TOUCHED: touched})
 
 
 def _told(columns: Columns) -> tuple[str, ...]:
     return tuple(name for name in columns if name not in (VALID_TO, CURRENT))
 
 
-def _of_keys(source: exp.Expression, alias: str, key: tuple[str, ...], names: tuple[str, ...]) -> exp.Select:
-    """The rows of a relation whose keys are touched."""
-    found = exp.Exists(this=exp.select("1").from_(exp.to_table(TOUCHED).as_("t")).where(same(key, "t", alias)))
+def _of_keys(
+    source: exp.Expression, alias: str, key: tuple[str, ...], names: tuple[str, ...], *, nameless: bool = False
+) -> exp.Select:
+    """The rows of a relation whose keys are touched, and if need be those that have no key."""
+    found: exp.Condition = exp.Exists(
+        this=exp.select("1").from_(exp.to_table(TOUCHED).as_("t")).where(same(key, "t", alias))
+    )
+    if nameless:
+        found = exp.or_(found, column(key[0], alias).is_(exp.null()))
     return exp.select(*(column(name, alias) for name in names)).from_(source).where(found)
 
 

@@ -6,6 +6,7 @@ from datetime import date
 from pyiceberg.catalog import Catalog
 
 from freshdata.contracts import Contract
+from freshdata.contracts.capture import OPERATION, TRUNCATE
 from freshdata.lake.catalog import load_table
 from freshdata.lake.changes import (
     appended_since,
@@ -21,6 +22,8 @@ from freshdata.transform.manifest import ModelInfo, sources
 from freshdata.transform.results import Pending
 
 DIMENSION_KIND = "scd2"
+# Tables without days of which the rows of some keys can be made anew.
+KEYED_KINDS = frozenset((DIMENSION_KIND, "current_rows"))
 
 
 class Upstream:
@@ -54,11 +57,14 @@ class Upstream:
             note = "the model's code has changed: everything is rebuilt"
             return Pending(behind=True, dates=None, note=note, cursor=cursor)
         if model.partition_column is None:
-            if model.kind != DIMENSION_KIND:
+            if model.kind not in KEYED_KINDS:
                 return Pending(behind=True, dates=None, note="", cursor=cursor)
             # Made anew for the keys of the new rows, which must be all that is new, and come from one table.
             reasons = [self._beyond_appends(name, seen.upstream.get(name)) for name in model.depends_on]
             reason = "it reads several tables" if len(reasons) > 1 else "".join(reasons)
+            if not reason and model.kind == DIMENSION_KIND:
+                (name,) = model.depends_on
+                reason = self._truncated(name, seen.upstream[name])
             note = f"{reason}: everything is rebuilt" if reason else ""
             return Pending(behind=True, dates=None, note=note, cursor=cursor, keyed=not reason)
         return self._moved(model, seen, cursor)
@@ -101,6 +107,14 @@ class Upstream:
         if not is_ancestor(table, after):
             return f"the snapshot of {name} seen last has expired or was rolled back"
         return "" if appends_only(table, after) else f"rows of {name} were changed or deleted"
+
+    def _truncated(self, name: str, after: int) -> str:
+        """Why the new changes of a table concern keys that they do not name; an empty string when they do not."""
+        stream = self._streams.get(name)
+        if stream is None or stream.capture is None:
+            return ""
+        operations = new_rows(load_table(self._catalog, name), after, (OPERATION,)).read_all()[OPERATION]
+        return f"{stream.capture.table} was truncated" if TRUNCATE in operations.unique().to_pylist() else ""
 
     def _touched(self, name: str, after: int | None, mark: Mark | None) -> tuple[set[date] | None, str]:
         """The days that an upstream table's changes since a snapshot concern; None when only all are sure to be enough.

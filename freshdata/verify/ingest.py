@@ -69,7 +69,9 @@ def _compare(
 ) -> list[Finding]:
     import duckdb
 
-    key = contract.rules.dedupe_key[0]
+    rules = contract.rules
+    key = ", ".join(f'"{name}"' for name in rules.identity)
+    same = " AND ".join(f't."{name}" IS NOT DISTINCT FROM s."{name}"' for name in rules.identity)
     # What was unknown is null where the field has its column by now, and still in `_extra`.
     unknown = {name: f'CASE WHEN t."{name}" IS NOT NULL THEN s."{name}" END AS "{name}"' for name in gained}
     if gained and EXTRA in contract.arrow_schema.names:
@@ -87,14 +89,14 @@ def _compare(
         def finding(check: str, sql: str, compared: int) -> Finding:
             return Finding.of_query(connection, table, check, sql, compared)
 
-        absorbed = content.valid.num_rows - rows.num_rows
+        absorbed = content.records - content.rejected.num_rows - rows.num_rows
         counts = (done.consumed, done.accepted, done.duplicates, done.rejected)
         found = (content.records, rows.num_rows, absorbed, content.rejected.num_rows)
         return [
             finding(
                 "every valid record is stored, or its key was stored before it",
-                f'SELECT "{key}" FROM sent s ANTI JOIN stored USING (_offset) WHERE NOT EXISTS ('  # noqa: S608
-                f'SELECT 1 FROM stored t WHERE t."{key}" = s."{key}" AND t._offset < s._offset) ORDER BY 1',
+                f"SELECT {key} FROM sent s ANTI JOIN stored USING (_offset) WHERE NOT EXISTS ("  # noqa: S608
+                f"SELECT 1 FROM stored t WHERE {same} AND t._offset < s._offset) ORDER BY 1",
                 content.valid.num_rows,
             ),
             finding(
@@ -106,10 +108,10 @@ def _compare(
             finding(
                 "no key is stored twice inside its dedupe window",
                 # A repeat may be stored only when its predecessor had left the window by the time it came.
-                f'WITH ordered AS (SELECT "{key}", s._newest, epoch_us(lag(t."{contract.rules.event_time_field}") '  # noqa: S608
-                f'OVER (PARTITION BY t."{key}"{version} ORDER BY t._offset)) AS before '
+                f'WITH ordered AS (SELECT {key}, s._newest, epoch_us(lag(t."{rules.event_time_field}") '  # noqa: S608
+                f"OVER (PARTITION BY {key}{version} ORDER BY t._offset)) AS before "
                 f"FROM stored t JOIN (SELECT _offset, _newest FROM sent) s USING (_offset)) "
-                f'SELECT "{key}" FROM ordered WHERE before >= _newest - {window:.0f} ORDER BY 1',
+                f"SELECT {key} FROM ordered WHERE before >= _newest - {window:.0f} ORDER BY 1",
                 rows.num_rows,
             ),
             Finding(

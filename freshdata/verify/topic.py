@@ -9,7 +9,8 @@ import pyarrow as pa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from freshdata.contracts import Contract
-from freshdata.contracts.decode import Decoder, record_timestamps
+from freshdata.contracts.changes import decoder_of
+from freshdata.contracts.decode import record_timestamps
 from freshdata.errors import ServiceError
 from freshdata.services.kafka import client_config
 from freshdata.settings import Settings
@@ -29,7 +30,7 @@ class PartitionContent:
     Attributes:
         records: Number of records.
         valid: The contract's columns and ``_offset`` of every record that keeps the contract.
-        rejected: Offset, key and payload of every other record.
+        rejected: Offset, key and payload of every record that breaks it; tombstones of changes are neither.
     """
 
     records: int
@@ -52,7 +53,7 @@ def read_partition(
     Raises:
         ServiceError: the broker does not deliver.
     """
-    decoder = Decoder(contract)
+    decoder = decoder_of(contract)
     records = 0
     schema = contract.arrow_schema.append(pa.field("_offset", pa.int64()))
     valid, rejected = [schema.empty_table()], [REJECTED_SCHEMA.empty_table()]
@@ -65,7 +66,8 @@ def read_partition(
         keeps = ~np.isin(offsets[decoded.positions], list(refused))
         good = decoded.positions[keeps]
         valid.append(decoded.rows.filter(pa.array(keeps)).append_column("_offset", pa.array(offsets[good])))
-        bad = np.setdiff1d(np.arange(len(messages)), good)
+        again = decoded.positions[~keeps].tolist()
+        bad = np.array(sorted([*again, *(position for position, _ in decoded.rejected)]), dtype=np.int64)
         columns = [offsets[bad], [keys[position] for position in bad], [values[position] for position in bad]]
         rejected.append(pa.table(columns, schema=REJECTED_SCHEMA))
         records += len(messages)

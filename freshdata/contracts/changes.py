@@ -1,0 +1,281 @@
+"""Decode the changes of a database's table, as Debezium writes them, into columns.
+
+The database has taken every row already, so none is refused for its values: a contract's enums and limits are for the
+checks of what is stored. Refused is what cannot be told, or does not fit its column's type.
+"""
+
+import base64
+import datetime as dt
+import decimal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from freshdata.contracts.capture import CREATE, DELETE, READ, TRUNCATE, UPDATE
+from freshdata.contracts.columnar import outside_calendar
+from freshdata.contracts.decode import LONGEST_REASON, Decoded, Decoder, columns_of
+from freshdata.contracts.model import Column, Contract
+
+OPERATIONS = frozenset((READ, CREATE, UPDATE, DELETE, TRUNCATE))
+# What Debezium writes in the place of a large value that an update left as it was: PostgreSQL does not log it.
+PLACEHOLDER = "__debezium_unavailable_value"
+NULL = msgspec.Raw(b"null")
+# The meaning that a schema gives a number: how many of its units make a microsecond, or are one.
+UNITS = {
+    "io.debezium.time.Time": 1000,
+    "io.debezium.time.Timestamp": 1000,
+    "org.apache.kafka.connect.data.Time": 1000,
+    "org.apache.kafka.connect.data.Timestamp": 1000,
+}
+NANOSECONDS = frozenset(("io.debezium.time.NanoTime", "io.debezium.time.NanoTimestamp"))
+DECIMAL = "org.apache.kafka.connect.data.Decimal"
+UNDECODABLE = (msgspec.MsgspecError, decimal.InvalidOperation, ValueError, TypeError, KeyError, RecursionError)
+
+
+class _Source(msgspec.Struct):
+    lsn: int | None = None
+    txId: int | None = None  # noqa: N815 - Debezium's name.
+    ts_us: int | None = None
+    ts_ms: int | None = None
+    snapshot: str | bool | None = None
+    sequence: str | None = None
+
+    @property
+    def position(self) -> int | None:
+        """Where in the database's log the change stands: for rows read by an incremental snapshot, when they were."""
+        if self.lsn is not None or self.sequence is None:
+            return self.lsn
+        return int(_sequence(self.sequence)[1])
+
+
+class _Change(msgspec.Struct):
+    op: str
+    source: _Source
+    before: msgspec.Raw = NULL
+    after: msgspec.Raw = NULL
+
+
+class _Message(msgspec.Struct):
+    """A message with its schema beside it, or without."""
+
+    op: str = ""
+    source: _Source | None = None
+    before: msgspec.Raw = NULL
+    after: msgspec.Raw = NULL
+    schema: msgspec.Raw = NULL
+    payload: _Change | None = None
+
+
+class _FieldSchema(msgspec.Struct):
+    field: str = ""
+    name: str | None = None
+    parameters: dict[str, str] | None = None
+    fields: list["_FieldSchema"] = []
+    items: "_FieldSchema | None" = None
+
+
+_message = msgspec.json.Decoder(_Message).decode
+_image = msgspec.json.Decoder(dict[str, Any]).decode
+_raw_image = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_sequence = msgspec.json.Decoder(tuple[str | None, str]).decode
+_schema = msgspec.json.Decoder(_FieldSchema).decode
+
+
+class ChangeDecoder:
+    """Decodes the messages of a change stream; tombstones, which say nothing, are neither decoded nor refused."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.schema = contract.arrow_schema
+        if contract.rules.capture is None:
+            raise TypeError(f"{contract.name} carries events, not changes")
+        self._database = contract.rules.capture.source
+        self._columns = [(column, _converter(column.type), _placeholder(column.type)) for column in contract.columns]
+        self._known = {column.source_name for column in contract.columns}
+        self._key = frozenset(contract.primary_key)
+        self._schemas: dict[bytes, dict[str, _FieldSchema]] = {}
+
+    def __call__(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None,  # noqa: ARG002 - as the decoder of events; the key stands in the row.
+        timestamps: npt.NDArray[np.int64],  # noqa: ARG002 - as above.
+    ) -> Decoded:
+        """Decode a batch.
+
+        Args:
+            values: Message values.
+            keys: Not looked at.
+            timestamps: Not looked at.
+        """
+        rows: list[tuple[Any, ...]] = []
+        positions: list[int] = []
+        rejected: list[tuple[int, str]] = []
+        for position, value in enumerate(values):
+            if value is None:
+                continue
+            try:
+                rows.append(self._row(value))
+                positions.append(position)
+            except UNDECODABLE as error:
+                rejected.append((position, str(error)[:LONGEST_REASON]))
+        table, found = columns_of(rows, self.schema)
+        kept = np.asarray(positions, dtype=np.int64)
+        if found is not None:
+            good, bad = found
+            rejected += [(int(kept[row]), reason) for row, reason in bad]
+            kept = kept[good]
+        outside = {
+            column.name: outside_calendar(table[column.name])
+            for column in self.contract.columns
+            if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)
+        }
+        wrong = np.logical_or.reduce([*outside.values(), np.zeros(len(kept), dtype=np.bool_)])
+        for row in np.flatnonzero(wrong):
+            name = next(name for name, mask in outside.items() if mask[row])
+            rejected.append((int(kept[row]), f"lies outside the years 1 to 9999 - at `$.{name}`"))
+        if wrong.any():
+            table, kept = table.filter(pa.array(~wrong)), kept[~wrong]
+        return Decoded(table, kept, sorted(rejected))
+
+    def _row(self, value: bytes) -> tuple[Any, ...]:
+        message = _message(value)
+        change = message.payload or message
+        source, operation = change.source, change.op
+        if operation not in OPERATIONS or source is None:
+            raise ValueError(f"it is no change of a row: its operation is {operation!r}")
+        if (position := source.position) is None or (source.ts_us is None and source.ts_ms is None):
+            raise ValueError("it does not say where in the database's log it stands - at `$.source`")
+        image = change.before if operation == DELETE else change.after
+        told: dict[str, Any] = {} if operation == TRUNCATE else _image(image)
+        meanings = self._meanings(message.schema)
+        unavailable: list[str] = []
+        row = [self._value(column, told, meanings, unavailable) for column in self._columns]
+        if operation == DELETE:
+            # Without REPLICA IDENTITY FULL all but the key is null: the row's last values are those it had.
+            unavailable = [
+                column.name
+                for (column, *_), found in zip(self._columns, row, strict=True)
+                if found is None and column.name not in self._key
+            ]
+        if operation != TRUNCATE and (missing := [name for name in self._nulls(row) if name in self._key]):
+            raise ValueError(f"it lacks its key - at `$.{missing[0]}`")
+        at = source.ts_ms * 1000 if source.ts_us is None else source.ts_us  # type: ignore[operator]  # One is there.
+        before = None if change.before == NULL else bytes(change.before).decode()
+        told_beside = (
+            *(operation, position, source.txId, at, self._database),
+            *(str(source.snapshot).lower() not in ("none", "false"), before, unavailable or None),
+        )
+        return *row, *told_beside, self._extra(image, told)
+
+    def _value(
+        self,
+        of: tuple[Column, "Converter", Any],
+        told: Mapping[str, Any],
+        meanings: Mapping[str, _FieldSchema],
+        unavailable: list[str],
+    ) -> Any:
+        column, convert, placeholder = of
+        value = told.get(column.source_name)
+        if value is None:
+            return None
+        if value == placeholder:
+            unavailable.append(column.name)
+            return None
+        try:
+            return convert(value, meanings.get(column.source_name))
+        except UNDECODABLE as error:
+            raise ValueError(f"{str(error) or type(error).__name__} - at `$.{column.name}`") from error
+
+    def _nulls(self, row: list[Any]) -> list[str]:
+        return [column.name for (column, *_), value in zip(self._columns, row, strict=True) if value is None]
+
+    def _meanings(self, raw: msgspec.Raw) -> dict[str, _FieldSchema]:
+        """What a message's schema says of the row's fields; nothing when it has none."""
+        if raw == NULL:
+            return {}
+        text = bytes(raw)
+        if text not in self._schemas:
+            self._schemas.clear()  # There is another one when the table's columns have changed.
+            images = [one for one in _schema(raw).fields if one.field == "after"]
+            self._schemas[text] = {one.field: one for image in images for one in image.fields}
+        return self._schemas[text]
+
+    def _extra(self, image: msgspec.Raw, told: Mapping[str, Any]) -> str | None:
+        """The row's fields that the contract does not name, as JSON, with their values as they were written."""
+        if told.keys() <= self._known:
+            return None
+        unknown = {name: raw for name, raw in _raw_image(image).items() if name not in self._known}
+        return msgspec.json.encode(unknown).decode()
+
+
+Converter = Callable[[Any, _FieldSchema | None], Any]
+
+
+def _placeholder(kind: pa.DataType) -> Any:
+    """What stands for an untold value of a type."""
+    if pa.types.is_list(kind):
+        return [PLACEHOLDER]
+    return base64.b64encode(PLACEHOLDER.encode()).decode() if pa.types.is_binary(kind) else PLACEHOLDER
+
+
+def _converter(kind: pa.DataType) -> Converter:
+    """What makes a value of JSON one that Arrow takes for a type."""
+    if pa.types.is_list(kind):
+        one = _converter(kind.value_type)
+        return lambda value, meaning: [
+            None if item is None else one(item, meaning.items if meaning else None) for item in value
+        ]
+    for holds, convert in CONVERTERS:
+        if holds(kind):
+            return convert
+    return lambda value, _: value
+
+
+def _bytes(value: Any, _: _FieldSchema | None) -> bytes:
+    return value if isinstance(value, bytes) else base64.b64decode(value, validate=True)
+
+
+def _text(value: Any, _: _FieldSchema | None) -> str:
+    return value if type(value) is str else msgspec.json.encode(value).decode()
+
+
+def _decimal(value: Any, meaning: _FieldSchema | None) -> decimal.Decimal:
+    if meaning is not None and meaning.name == DECIMAL and isinstance(value, str):
+        unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
+        # Not by an operation: those round to the context's digits.
+        return decimal.Decimal(
+            (int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -int((meaning.parameters or {})["scale"]))
+        )
+    found = decimal.Decimal(value) if isinstance(value, str | decimal.Decimal) else decimal.Decimal(repr(value))
+    if not found.is_finite():
+        raise ValueError(f"{value} is no number")
+    return found
+
+
+def _moment(value: Any, meaning: _FieldSchema | None) -> Any:
+    """A date's days, or microseconds; or what an ISO 8601 text says."""
+    if isinstance(value, str):
+        return dt.datetime.fromisoformat(value)
+    name = meaning.name if meaning is not None else None
+    if name in NANOSECONDS:
+        return value // 1000
+    return value * UNITS.get(name or "", 1)
+
+
+CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Converter], ...] = (
+    (pa.types.is_decimal, _decimal),
+    (pa.types.is_temporal, _moment),
+    (pa.types.is_binary, _bytes),
+    (pa.types.is_string, _text),
+    (pa.types.is_floating, lambda value, _: float(value)),
+)
+
+
+def decoder_of(contract: Contract) -> Decoder | ChangeDecoder:
+    """What decodes a stream's messages."""
+    return Decoder(contract) if contract.rules.capture is None else ChangeDecoder(contract)
