@@ -1,0 +1,1 @@
+"""Change data capture: databases whose tables are followed, through Debezium."""
