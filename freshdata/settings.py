@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
@@ -17,6 +17,24 @@ def current_instance(root: Path) -> str:
     """The name of the instance a command means when none is named: the one used last."""
     marker = root / "current"
     return marker.read_text().strip() if marker.is_file() else "live"
+
+
+class TenantLimits(BaseModel):
+    """What the event gateway lets one tenant do.
+
+    Attributes:
+        events_per_second: Events on average; as many may come at once.
+        bytes_per_second: Bytes of its requests, unpacked, on average.
+        events_per_day: Accepted events of a UTC day; None is without a limit.
+        requests_in_flight: Requests that are being answered at a time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    events_per_second: float = Field(default=10_000, gt=0)
+    bytes_per_second: float = Field(default=16 * 1024 * 1024, gt=0)
+    events_per_day: int | None = Field(default=None, ge=0)
+    requests_in_flight: int = Field(default=128, ge=1)
 
 
 class Settings(BaseSettings):
@@ -46,6 +64,11 @@ class Settings(BaseSettings):
             of starting an interpreter each.
         metrics_port: Loopback port on which a stream worker serves ``/metrics``, ``/healthz`` and ``/readyz``; None or
             0 takes a free one. Either way it is written to a file in ``metrics_dir``.
+        gateway_port: Loopback port of the event gateway.
+        gateway_limits: What the gateway lets a tenant do.
+        gateway_tenants: Tenant to the limits that it has otherwise.
+        api_keys: File of the API keys, instead of ``api-keys.json`` in the home folder.
+        webhook_secrets: File of the secrets by which webhooks are signed, instead of ``webhook-secrets.json`` there.
     """
 
     model_config = SettingsConfigDict(env_prefix="FRESHDATA_", frozen=True, populate_by_name=True)
@@ -68,6 +91,11 @@ class Settings(BaseSettings):
     worker_id: str | None = None
     warm_runs: bool = False
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    gateway_port: int = Field(default=8080, ge=1, le=65535)
+    gateway_limits: TenantLimits = TenantLimits()
+    gateway_tenants: dict[str, TenantLimits] = {}
+    api_keys: Path | None = None
+    webhook_secrets: Path | None = None
 
     @property
     def root(self) -> Path:
@@ -124,6 +152,11 @@ class Settings(BaseSettings):
     def metrics_dir(self) -> Path:
         """Folder with one file for each running worker that says where its metrics are (Prometheus' ``file_sd``)."""
         return self.run_dir / "metrics"
+
+    def limits_of(self, tenant: str) -> TenantLimits:
+        """What the gateway lets a tenant do: its own limits where it has some, else everybody's."""
+        own = self.gateway_tenants.get(tenant)
+        return self.gateway_limits.model_copy(update=own.model_dump(exclude_unset=True) if own else {})
 
     def for_home(self, home: Path) -> "Settings":
         """The same settings over another data folder."""

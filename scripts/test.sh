@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 # What only some tests need of the system. As root it is installed; otherwise those tests are reported as skipped.
 wanted=()
 command -v chromium >/dev/null || wanted+=(chromium)
+command -v kcat >/dev/null || wanted+=(kcat)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || wanted+=(postgresql)
 if [ "${#wanted[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "▸ installing ${wanted[*]} for the tests that need them"

@@ -3,15 +3,12 @@
 Everything is updated once a poll or once a commit, never for a single event.
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
@@ -19,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from freshdata.errors import ServiceError
 from freshdata.lake.progress import PartitionProgress
-from freshdata.services.processes import write_json
+from freshdata.services.metrics_target import write_target
 from freshdata.settings import Settings
 
 HOST = "127.0.0.1"
@@ -224,8 +221,7 @@ class Health:
 class MetricsServer:
     """Serves ``/metrics``, ``/healthz`` and ``/readyz`` in a thread until closed.
 
-    Where it listens is written to a file of its own in ``metrics_dir``, in the form that Prometheus' ``file_sd`` reads:
-    one glob over that folder finds every worker of the instance.
+    Where it listens is written to a file of its own in ``metrics_dir``.
 
     Attributes:
         port: The port it listens on.
@@ -242,9 +238,7 @@ class MetricsServer:
             ) from error
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
-        self._file = settings.metrics_dir / f"{stream}-{os.getpid()}.json"
-        _remove_stale(settings.metrics_dir)
-        write_json(self._file, [{"targets": [f"{HOST}:{self.port}"], "labels": {"job": "freshdata-worker"}}])
+        self._file = write_target(settings, stream, self.port, job="freshdata-worker")
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True).start()
 
     def close(self) -> None:
@@ -276,11 +270,3 @@ def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:
             """Say nothing: a scrape every few seconds would bury the worker's own log."""
 
     return Handler
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove the files of workers that were killed."""
-    for path in folder.glob("*.json"):
-        pid = path.stem.rpartition("-")[2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            path.unlink(missing_ok=True)

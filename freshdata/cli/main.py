@@ -9,7 +9,9 @@ from freshdata.cli import (
     contract,
     demo,
     environments,
+    gateway,
     history,
+    key,
     maintain,
     produce,
     quarantine,
@@ -38,6 +40,7 @@ app.command(help="Stop the platform.")(services.down)
 app.command(help="What runs, on which port, and how fresh each table is.")(services.status)
 app.command(help="Replay the sample's events into Kafka.")(produce.produce)
 app.command(help="Run the stream worker of one stream until it is stopped.")(worker.worker)
+app.command(help="Run the event gateway, the HTTP door to Kafka, until it is stopped.")(gateway.gateway)
 app.command(help="Compare Kafka, Bronze, quarantine, Silver and Gold row by row.")(verify.verify)
 app.command(help="Rebuild a stream's Bronze from Kafka beside the live tables, check it, and swap.")(replay.replay)
 app.command(help="Rebuild days of Silver and Gold from the layer before.")(backfill.backfill)
@@ -53,6 +56,7 @@ app.command(help="What made a table's rows: each commit's code, run and upstream
     history.history
 )
 app.add_typer(contract.app, name="contract")
+app.add_typer(key.app, name="key")
 app.add_typer(quarantine.app, name="quarantine")
 
 

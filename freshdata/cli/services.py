@@ -52,7 +52,7 @@ def up(
             web_port=port,
             extras=extras or (),
             tell=lambda text: output.print(f"[cyan]▸[/cyan] {text}"),
-            ready=lambda address: _show_ready(output, address),
+            ready=lambda _: _show_ready(output, settings),
         )
         output.print("Stopped.")
     else:
@@ -143,10 +143,10 @@ def _detach(settings: "Settings", output: "Console", arguments: tuple[str, ...])
             supervisor.wait()
         output.print("Stopped; nothing is left running.")
         raise typer.Exit(130) from None
-    port = arguments[-1]
+    port = arguments[2]
     if not state["web"].endswith(f":{port}"):
         output.print(f"[yellow]Port {port} is busy: the Dagster UI took another.[/yellow]")
-    _show_ready(output, state["web"])
+    _show_ready(output, settings)
 
 
 def _end(settings: "Settings", pid: int) -> None:
@@ -167,8 +167,14 @@ def _end(settings: "Settings", pid: int) -> None:
         ) from error
 
 
-def _show_ready(output: "Console", address: str) -> None:
-    output.print(f"[green]✓[/green] FreshData is up: [bold]{address}[/bold]")
+def _show_ready(output: "Console", settings: "Settings") -> None:
+    from freshdata.services.instance import platform_state
+
+    state = platform_state(settings) or {"web": "", "children": []}
+    output.print(f"[green]✓[/green] FreshData is up: [bold]{state['web']}[/bold]")
+    for child in state["children"]:
+        if child["name"] == Extra.GATEWAY:
+            output.print(f"  [dim]Gateway[/dim] http://127.0.0.1:{child['port']}/docs")
     output.print(
         "  [dim]Try[/dim] freshdata status\n"
         '  [dim]   [/dim] freshdata query "select * from gold.carrier_day order by flight_date desc limit 5"\n'

@@ -17,6 +17,7 @@ from freshdata.contracts.enrichments import check_enrichments, read_enrichments,
 from freshdata.contracts.heartbeat import read_duration, read_heartbeat
 from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
 from freshdata.contracts.operations import read_operations
+from freshdata.contracts.webhooks import read_webhooks
 from freshdata.errors import ContractError
 
 SUFFIX = ".odcs.yaml"
@@ -272,6 +273,9 @@ class _Reader:
             else read_operations(self.file, self.custom.get("operations"), columns),
             capture=captured.capture if captured else None,
             anomalies=read_anomalies(self.file, self.custom.get("anomalies"), columns, enrichments),
+            webhooks=read_webhooks(
+                self.file, self.custom.get("webhooks"), columns, str(self.custom.get("tenantField", "tenant_id"))
+            ),
         )
         self.check(rules, columns | (CHANGE_COLUMNS if captured else {}))
         return rules

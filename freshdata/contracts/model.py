@@ -157,6 +157,19 @@ class AnomalyRules:
 
 
 @dataclass(frozen=True)
+class Webhook:
+    """How the deliveries of a webhook's sender become events of a stream.
+
+    Attributes:
+        signature: How a delivery is signed: as Stripe does, or as GitHub does.
+        fields: Field to where its value comes from: ``body``, ``body.PATH``, ``header.NAME`` or ``received``.
+    """
+
+    signature: Literal["stripe", "github"]
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class StreamRules:
     """How a stream's events are keyed, timed, deduplicated and laid out.
 
@@ -192,6 +205,7 @@ class StreamRules:
         operations: Which events insert, update and delete; None when none of them says.
         capture: The table whose changes the events are; None when they are events of their own.
         anomalies: What counts as unusual of a day.
+        webhooks: Sender to how its webhooks become events.
     """
 
     topic: str
@@ -221,6 +235,7 @@ class StreamRules:
     operations: Operations | None
     capture: ChangeCapture | None
     anomalies: AnomalyRules
+    webhooks: Mapping[str, Webhook]
 
     @property
     def identity(self) -> tuple[str, ...]:

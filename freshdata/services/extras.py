@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 class Extra(StrEnum):
     """A service that runs on request only."""
 
+    GATEWAY = "gateway"
     REGISTRY = "registry"
 
 

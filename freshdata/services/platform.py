@@ -178,6 +178,21 @@ class Platform:
         self._say("sample producer")
         self._supervisor.start("producer", partial(_same, program), restart_with="kafka")
 
+    def start_gateway(self) -> None:
+        """Start the event gateway; on another port than the setting's, which is told, when that one is busy.
+
+        Raises:
+            ServiceError: it did not start.
+        """
+        self._say("event gateway")
+        wanted = self.settings.gateway_port
+        port = free_port(wanted)
+        if port != wanted:
+            self._tell(f"Port {wanted} is busy: the event gateway is on {port}.")
+        program = self._python("serving_api.gateway", port=port, ready=partial(listening, port))
+        program = replace(program, env={**program.env, "FRESHDATA_GATEWAY_PORT": str(port)})
+        self._supervisor.start(Extra.GATEWAY, partial(_same, program), restart_with="kafka")
+
     def start_live(self, sample: LiveSample, *, web_port: int, extras: Collection[Extra] = ()) -> None:
         """Start everything, with the live sample flowing in.
 
@@ -200,6 +215,8 @@ class Platform:
         self.start_workers()
         self.start_dagster(web_port=web_port)
         self.start_producer(sample)
+        if Extra.GATEWAY in extras:
+            self.start_gateway()
         self._ready = True
         self._say("ready")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import psutil
 import pytest
 
@@ -30,9 +31,12 @@ def gone(pid):
 
 
 def test_life_of_the_platform(instance, environment):
+    port = free_port()
+
     def freshdata(*arguments):
         command = [sys.executable, "-m", "freshdata.cli", *arguments]
-        return subprocess.run(command, env=environment(instance), capture_output=True, text=True, check=True).stdout
+        env = environment(instance) | {"FRESHDATA_GATEWAY_PORT": str(port)}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
     def pids():
         return {child["name"]: child["pid"] for child in platform_state(instance)["children"]}
@@ -48,6 +52,7 @@ def test_life_of_the_platform(instance, environment):
     assert "FreshData is up: http://127.0.0.1:" in freshdata(*up)
     try:
         assert "already up" in freshdata(*up)
+        assert "Without gateway" in freshdata(*up, "--with", "gateway")
         status = json.loads(freshdata("status", "--json"))
         names = [
             "kafka",
@@ -73,7 +78,11 @@ def test_life_of_the_platform(instance, environment):
         until(lambda: all(gone(pid) for pid in everyone))
         assert json.loads(freshdata("status", "--json"))["platform"] is None
 
-        assert "FreshData is up" in freshdata(*up)
+        assert f"Gateway http://127.0.0.1:{port}/docs" in freshdata(*up, "--with", "gateway")
+        [gateway] = [child for child in platform_state(instance)["children"] if child["name"] == "gateway"]
+        assert gateway["port"] == port
+        until(lambda: httpx.get(f"http://127.0.0.1:{port}/readyz").is_success)
+        assert "gateway" in freshdata("status")
         everyone = [platform_state(instance)["pid"], *pids().values()]
         assert "is stopped" in freshdata("down")
         assert all(gone(pid) for pid in everyone)

@@ -1,0 +1,1 @@
+"""What FreshData serves over HTTP."""

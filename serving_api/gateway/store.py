@@ -1,0 +1,67 @@
+"""What the gateway remembers over a restart: answers by idempotency key, and what tenants have used of their quotas."""
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    scope BLOB PRIMARY KEY, request BLOB NOT NULL, status INTEGER NOT NULL, answer BLOB NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_expires ON answers (expires);
+CREATE TABLE IF NOT EXISTS usage (tenant TEXT PRIMARY KEY, day TEXT NOT NULL, events INTEGER NOT NULL);
+"""
+
+
+class Store:
+    """A SQLite file. What is written survives the process; after a crash of the machine the last second may be missing.
+
+    Raises:
+        sqlite3.Error: the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+        self._database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
+
+    def answer(self, scope: bytes, now: float) -> tuple[bytes, int, bytes] | None:
+        """What was answered under a scope: the request's digest, the status and the answer."""
+        query = "SELECT request, status, answer FROM answers WHERE scope = ? AND expires > ?"
+        row = self._database.execute(query, (scope, now)).fetchone()
+        return (row[0], row[1], row[2]) if row else None
+
+    def remember(self, scope: bytes, request: bytes, status: int, answer: bytes, expires: float) -> None:
+        """Keep an answer."""
+        values = (scope, request, status, answer, expires)
+        self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", values)
+
+    def forget(self, now: float) -> None:
+        """Remove the answers whose time is over."""
+        self._database.execute("DELETE FROM answers WHERE expires <= ?", (now,))
+
+    def usage(self) -> dict[str, tuple[str, int]]:
+        """Tenant to a day and the events written on it."""
+        rows = self._database.execute("SELECT tenant, day, events FROM usage")
+        return {tenant: (day, events) for tenant, day, events in rows}
+
+    def save_usage(self, usage: Mapping[str, tuple[str, int]]) -> None:
+        """Keep what tenants have used."""
+        rows = [(tenant, day, events) for tenant, (day, events) in usage.items()]
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", rows)
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+def digest(*parts: str | bytes) -> bytes:
+    """A digest of parts that may be of any length."""
+    whole = hashlib.sha256()
+    for part in parts:
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
+        whole.update(len(data).to_bytes(8, "big") + data)
+    return whole.digest()
