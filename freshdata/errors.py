@@ -48,6 +48,7 @@ class RegistryDownError(ServiceError):
 
     Attributes:
         url: Its address.
+        why: What happened instead.
     """
 
     def __init__(self, url: str, why: str) -> None:
@@ -57,6 +58,19 @@ class RegistryDownError(ServiceError):
             remedy="Start it (`freshdata up --with registry`) or correct FRESHDATA_SCHEMA_REGISTRY_URL.",
         )
         self.url = url
+        self.why = why
+
+
+class SchemasUnknownError(RegistryDownError):
+    """Messages name schemas that are not known, while the registry does not answer.
+
+    Attributes:
+        positions: Their positions among those that were to be read.
+    """
+
+    def __init__(self, down: RegistryDownError, positions: list[int]) -> None:
+        super().__init__(down.url, down.why)
+        self.positions = positions
 
 
 class RegistryError(FreshDataError):

@@ -113,10 +113,11 @@ class Assignment:
         self.pending |= again
         self._pause(again)
 
-    def hold(self) -> None:
-        """Fetch nothing until :meth:`proceed`, and keep the states."""
-        self._pause(self.states)
-        self.stopped.update(self.states)
+    def hold(self, numbers: Collection[int] | None = None) -> None:
+        """Fetch nothing of some partitions, or of all, until :meth:`proceed`, and keep the states."""
+        held = self.states.keys() if numbers is None else self.states.keys() & set(numbers)
+        self._pause(held)
+        self.stopped.update(held)
 
     def restore_pending(self) -> None:
         """Restore what is pending, as far as time and the lake allow.
@@ -132,9 +133,13 @@ class Assignment:
             finally:
                 self._publish_from(pending - self.pending)
 
-    def proceed(self) -> None:
-        """Send Kafka's client to the place of each stopped partition, and fetch."""
-        for number in sorted(self.stopped):
+    def proceed(self, without: Collection[int] = ()) -> None:
+        """Send Kafka's client to the place of each stopped partition, and fetch.
+
+        Args:
+            without: Partitions that stay stopped.
+        """
+        for number in sorted(self.stopped - set(without)):
             place = TopicPartition(self._topic, number, self.states[number].offset or OFFSET_BEGINNING)
             try:
                 # Also after a mere pause: where Kafka's client thinks it is counts for nothing.

@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from freshdata.contracts import Contract
 from freshdata.contracts.changes import decoder_of
 from freshdata.contracts.decode import Decoded, key_bytes, record_timestamps
+from freshdata.contracts.named import Schemas
+from freshdata.errors import SchemasUnknownError
 from freshdata.lake.catalog import QUARANTINE_SCHEMA, UTC_TIMESTAMP
 from freshdata.lake.progress import PartitionProgress
 from stream_workers.dedupe import DedupeIndex, key_hashes
@@ -129,14 +131,30 @@ class Batch:
         self.done[partition] = self.done.get(partition, PartitionProgress(0)).after(done)
 
 
+class SchemasWaitError(Exception):
+    """Partitions wait for schemas that the registry does not tell now.
+
+    Attributes:
+        why: What the registry did instead.
+        partitions: The partitions.
+    """
+
+    def __init__(self, why: SchemasUnknownError, partitions: frozenset[int]) -> None:
+        super().__init__(str(why))
+        self.why = why
+        self.partitions = partitions
+
+
 class Processor:
     """Decodes, validates, deduplicates, flags late events and enriches, column-wise."""
 
-    def __init__(self, contract: Contract, bronze_schema: pa.Schema, enricher: Enricher) -> None:
+    def __init__(
+        self, contract: Contract, bronze_schema: pa.Schema, enricher: Enricher, schemas: Schemas | None = None
+    ) -> None:
         self.contract = contract
         self.rules = contract.rules
         self.schema = bronze_schema
-        self.decoder = decoder_of(contract)
+        self.decoder = decoder_of(contract, schemas)
         self.enricher = enricher
         self.lateness = self.rules.allowed_lateness // MICROSECOND
 
@@ -148,12 +166,29 @@ class Processor:
                 state, or behind it, are left out: after a rebalance or a fence some are still in flight.
             states: State of each owned partition; advanced.
             batch: The open batch; added to.
+
+        Raises:
+            SchemasWaitError: some messages name schemas that nobody tells now. They, and what follows them in their
+                partitions, are left out; everything before them is in the batch.
         """
         records = Records.of(messages)
-        usable = _usable(records, states)
-        if not usable.all():
-            kept = np.flatnonzero(usable)
-            messages, records = [messages[position] for position in kept.tolist()], records.at(kept)
+        messages, records = _only(_usable(records, states), messages, records)
+        try:
+            self._process(messages, records, states, batch)
+        except SchemasUnknownError as error:
+            waiting = records.at(np.array(error.positions))
+            first: dict[int, int] = {}
+            for partition, offset in zip(waiting.partitions.tolist(), waiting.offsets.tolist(), strict=True):
+                first.setdefault(partition, offset)
+            ready = np.ones(len(messages), dtype=np.bool_)
+            for partition, offset in first.items():
+                ready &= (records.partitions != partition) | (records.offsets < offset)
+            self._process(*_only(ready, messages, records), states, batch)
+            raise SchemasWaitError(error, frozenset(first)) from error
+
+    def _process(
+        self, messages: Sequence[Message], records: Records, states: dict[int, PartitionState], batch: Batch
+    ) -> None:
         if not messages:
             return
         kind = type(messages[0])
@@ -276,6 +311,15 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     known = set(rows.column_names)
     columns = [rows[field.name] if field.name in known else pa.nulls(len(rows), field.type) for field in schema]
     return pa.table(columns, schema.names).cast(schema)
+
+
+def _only(
+    wanted: npt.NDArray[np.bool_], messages: Sequence[Message], records: Records
+) -> tuple[Sequence[Message], Records]:
+    if wanted.all():
+        return messages, records
+    kept = np.flatnonzero(wanted)
+    return [messages[position] for position in kept.tolist()], records.at(kept)
 
 
 def _usable(records: Records, states: dict[int, PartitionState]) -> npt.NDArray[np.bool_]:

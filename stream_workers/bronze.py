@@ -12,6 +12,7 @@ from pyiceberg.manifest import DataFile
 
 from freshdata.contracts import Contract
 from freshdata.contracts.enrichments import check_enrichments
+from freshdata.contracts.named import Schemas
 from freshdata.lake.catalog import ensure_stream_tables
 from freshdata.lake.commits import check_cluster, commit_batch
 from freshdata.lake.files import write_data_files
@@ -41,8 +42,16 @@ class BronzeWriter:
         attempts: How often the last commit was tried.
     """
 
-    def __init__(self, catalog: Catalog, contract: Contract, contracts: dict[str, Contract], cluster_id: str) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        contract: Contract,
+        contracts: dict[str, Contract],
+        cluster_id: str,
+        schemas: Schemas | None = None,
+    ) -> None:
         self.cluster_id = cluster_id
+        self._schemas = schemas
         self._catalog = catalog
         self._contracts = contracts
         self.bronze, self.quarantine = ensure_stream_tables(catalog, contract, contracts)
@@ -88,7 +97,7 @@ class BronzeWriter:
         self.contract = contract
         self.rules = contract.rules
         self.enricher = enricher
-        self.processor = Processor(contract, self.bronze.schema().as_arrow(), enricher)
+        self.processor = Processor(contract, self.bronze.schema().as_arrow(), enricher, self._schemas)
         self._followed = self.bronze.properties.get(ID_PROPERTY)
 
     def restore(self, partition: int) -> PartitionState | None:

@@ -51,6 +51,7 @@ class Metrics:
         self._conflicts = self._counter("commit_conflicts", "Batches given up because another worker was first.")
         self._retries = self._counter("commit_retries", "Commits tried again.")
         self._refusals = self._counter("lake_refusals", "Times that the lake could not be read or written.")
+        self._unread = self._counter("registry_refusals", "Times that the registry did not tell a schema.")
         self._files = self._counter("files_written", "Data files committed.")
         self._bytes = self._counter("bytes_written", "Bytes of the data files committed.")
         self._misses = self._counter(
@@ -127,6 +128,10 @@ class Metrics:
     def refused(self) -> None:
         """The lake could not be read or written."""
         self._refusals.labels(self._stream).inc()
+
+    def unread(self) -> None:
+        """The registry did not tell a schema that messages name."""
+        self._unread.labels(self._stream).inc()
 
     def observed(self, *, assigned: int, lag: dict[int, int], index: int, open_partitions: int, open_rows: int) -> None:
         """The loop's state by now.

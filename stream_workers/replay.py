@@ -34,6 +34,7 @@ from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PROGRESS_PROPERTY, PartitionProgress, Progress, read_progress
 from freshdata.lake.publication import ID_PROPERTY, followed_contract
 from freshdata.lake.replace import fork_table, take_over
+from freshdata.registry import schema_source
 from freshdata.replay import carried_properties, fits, keep_rows, missing_keys, only_one, recorded_progress
 from freshdata.replay_topic import TopicReader
 from freshdata.services.kafka import cluster_id, local_broker
@@ -187,7 +188,7 @@ class Replay:
                 if name in found:
                     self.catalog.drop_table(name)
                 fork_table(self.catalog, live, name, {REPLAY_PROPERTY: wanted}, within=self.request.to_table is None)
-        return BronzeWriter(self.catalog, self.rebuilt, self.contracts, self.cluster_id)
+        return BronzeWriter(self.catalog, self.rebuilt, self.contracts, self.cluster_id, schema_source(self.settings))
 
     def _state(self, partition: int, first: int) -> PartitionState:
         return self.writer.restore(partition) or self.writer.new_state(partition, first)

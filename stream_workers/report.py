@@ -11,7 +11,7 @@ from pyiceberg.table.snapshots import Snapshot
 from freshdata.clock import Clock
 from freshdata.contracts import Contract
 from freshdata.lake.progress import summary_property
-from stream_workers.batch import Batch
+from stream_workers.batch import Batch, SchemasWaitError
 from stream_workers.metrics import Metrics
 from stream_workers.policy import CommitTrigger, Retry
 
@@ -104,6 +104,24 @@ class CommitReporter:
                 trigger.tenants,
                 MANY_FILES,
             )
+
+    def unread(self, retry: Retry, error: SchemasWaitError) -> None:
+        """Report that messages name schemas which the registry does not tell now, and note when to try again.
+
+        Args:
+            retry: Its failures so far.
+            error: The failure.
+        """
+        self.metrics.unread()
+        delay = retry.failed(error.why, time.monotonic())
+        logger.warning(
+            "unread stream=%s partitions=%s attempt=%d retry_in=%.0fs error=%s",
+            self.contract.name,
+            sorted(error.partitions),
+            retry.failures,
+            delay,
+            retry.problem,
+        )
 
     def refused(self, what: str, retry: Retry, error: Exception) -> None:
         """Report that the lake refused something, and note when to try again.

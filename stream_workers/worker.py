@@ -19,10 +19,11 @@ from freshdata.clock import instance_clock
 from freshdata.contracts import load_contracts, stream_contract
 from freshdata.errors import ClusterMismatchError, FencedError
 from freshdata.lake.catalog import open_catalog
+from freshdata.registry import schema_source
 from freshdata.services.kafka import client_config, cluster_id, ensure_topics
 from freshdata.settings import Settings
 from stream_workers.assignment import Assignment
-from stream_workers.batch import Batch
+from stream_workers.batch import Batch, SchemasWaitError
 from stream_workers.bronze import BronzeWriter
 from stream_workers.clean import CleanPublisher
 from stream_workers.faults import reach
@@ -61,7 +62,9 @@ class Worker:
         contracts = load_contracts(settings.contracts_dir)
         self.settings = settings
         own = stream_contract(contracts, stream)
-        self.writer = BronzeWriter(open_catalog(settings), own, contracts, cluster_id(settings))
+        self.writer = BronzeWriter(
+            open_catalog(settings), own, contracts, cluster_id(settings), schema_source(settings)
+        )
         self.contract = self.writer.contract
         ensure_topics(settings, [self.contract])
         self.topic = self.contract.rules.topic
@@ -73,7 +76,8 @@ class Worker:
         self.clock = instance_clock(settings.home)
         self.metrics = Metrics(stream)
         self.reporter = CommitReporter(self.contract, self.metrics, self.clock)
-        self.refused_commit = Retry()
+        self.refused_commit, self.refused_schema = Retry(), Retry()
+        self.without_schema: set[int] = set()  # Partitions whose next record names a schema that is not known.
         self.stopping = False
         self.poll_size = MESSAGES_PER_POLL
         self.observed = self.checked = self.followed = 0.0
@@ -143,7 +147,8 @@ class Worker:
         self.health.polled()
         self.owned.restore_pending()
         if not self.refused_commit.problem:
-            self.owned.proceed()
+            waits = not self.refused_schema.may_try(time.monotonic())
+            self.owned.proceed(self.without_schema if waits else ())
         asked = self.poll_size
         taken = self.consumer.consume(asked, POLL_SECONDS)
         if self.clean:
@@ -160,7 +165,7 @@ class Worker:
 
     def _process(self, messages: list[Any]) -> None:
         started = time.perf_counter()
-        self.writer.processor(messages, self.owned.running, self.batch)
+        self._read(messages)
         if not self.batch.done:
             return
         self.metrics.processed(time.perf_counter() - started)
@@ -170,17 +175,34 @@ class Worker:
         # Of large events fewer are taken at a time: what is in memory is bounded in bytes.
         self.poll_size = min(max(BYTES_PER_POLL // max(size, 1), 10), MESSAGES_PER_POLL)
 
+    def _read(self, messages: list[Message]) -> None:
+        """Add messages to the open batch; a partition whose next one names an unknown schema waits for the registry."""
+        running = self.owned.running
+        try:
+            self.writer.processor(messages, running, self.batch)
+        except SchemasWaitError as error:
+            self.without_schema |= error.partitions
+            self.reporter.unread(self.refused_schema, error)
+            self.owned.hold(error.partitions)
+        else:
+            if self.without_schema:
+                self.without_schema -= running.keys() & set(map(Message.partition, messages))
+        self.without_schema &= self.owned.states.keys()
+        if not self.without_schema:
+            self.refused_schema.succeeded()
+
     def _commit(self, reason: str) -> None:
         """Commit the open batch; when the lake refuses, keep it and pause, when another worker was first, drop it."""
         if not self.batch.done:
             return
         reach("before-write")
         started = time.perf_counter()
-        if self.refused_commit.problem:
-            # No partition becomes idle by an outage of the lake.
-            now = time.monotonic()
-            self.writer.watermark.skip(now - self.refused_commit.since)
-            self.refused_commit.since = now
+        for outage in (self.refused_commit, self.refused_schema):
+            if outage.problem:
+                # No partition becomes idle by an outage of the lake or the registry.
+                now = time.monotonic()
+                self.writer.watermark.skip(now - outage.since)
+                outage.since = now
         try:
             if self._superseded():
                 return
@@ -329,6 +351,8 @@ class Worker:
         for what, retry in (("takes no commits", self.refused_commit), ("gives no state", self.owned.refused)):
             if retry.problem:
                 return f"the lake {what}: {retry.problem}"
+        if self.refused_schema.problem:
+            return f"partitions {sorted(self.without_schema)} wait for the registry: {self.refused_schema.problem}"
         if not self.owned.assigned:
             return "no partitions assigned yet"
         return f"restoring partitions {self.owned.waiting}" if self.owned.waiting else ""

@@ -36,13 +36,18 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a real schema registry on loopback, shared by the session; tests use subjects of their own."""
-    settings = Settings().for_home(tmp_path_factory.mktemp("registry"))
+def registry_files() -> None:
+    """What a schema registry needs; skips where that is missing."""
     try:
-        prepare_registry(settings)
+        prepare_registry(Settings())
     except PrerequisiteError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def registry(registry_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real schema registry on loopback, shared by the session; tests use subjects of their own."""
+    settings = Settings().for_home(tmp_path_factory.mktemp("registry"))
     with local_registry(settings) as address:
         yield address
 

@@ -19,6 +19,7 @@ from freshdata.contracts.capture import CREATE, DELETE, READ, TRUNCATE, UPDATE
 from freshdata.contracts.columnar import outside_calendar
 from freshdata.contracts.decode import LONGEST_REASON, Decoded, Decoder, columns_of
 from freshdata.contracts.model import Column, Contract
+from freshdata.contracts.named import Schemas
 
 OPERATIONS = frozenset((READ, CREATE, UPDATE, DELETE, TRUNCATE))
 # What Debezium writes in the place of a large value that an update left as it was: PostgreSQL does not log it.
@@ -276,6 +277,6 @@ CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Converter], ...] = (
 )
 
 
-def decoder_of(contract: Contract) -> Decoder | ChangeDecoder:
-    """What decodes a stream's messages."""
-    return Decoder(contract) if contract.rules.capture is None else ChangeDecoder(contract)
+def decoder_of(contract: Contract, schemas: Schemas | None = None) -> Decoder | ChangeDecoder:
+    """What decodes a stream's messages; ``schemas`` gives those that messages name."""
+    return Decoder(contract, schemas) if contract.rules.capture is None else ChangeDecoder(contract)

@@ -45,8 +45,12 @@ class ColumnarParser:
         self.ignores_unknown = contract.rules.unknown_fields == "ignore"
         # Which they are, and how they are written, only the row decoder says.
         self.keeps_unknown = contract.rules.unknown_fields == "keep"
+        # Of an event with a field under an older name only the row decoder says what it means.
+        self._aliases = [alias for column in contract.columns for alias in column.aliases]
+        names = {column.source_name: column for column in contract.columns}
+        names |= {alias: column for column in contract.columns for alias in column.aliases}
         self._options = pyarrow.json.ParseOptions(
-            explicit_schema=pa.schema([(column.source_name, _read_type(column.type)) for column in contract.columns]),
+            explicit_schema=pa.schema([(name, _read_type(column.type)) for name, column in names.items()]),
             unexpected_field_behavior="ignore" if self.ignores_unknown else "error",
         )
         self._allowed = {column.name: _value_test(column) for column in contract.columns}
@@ -79,6 +83,8 @@ class ColumnarParser:
             if rows.num_rows != len(values):
                 return None
             good = np.ones(rows.num_rows, dtype=np.bool_)
+            for alias in self._aliases:
+                _exclude(good, pc.is_valid(rows[alias]))
             names = [column.name for column in self.columns]
             rows = pa.table([self._checked(rows[c.source_name], c, good) for c in self.columns], names)
             if self.keeps_unknown:

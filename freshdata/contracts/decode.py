@@ -1,27 +1,27 @@
 """Decode messages into columns and say, of every message that breaks the contract, where and why.
 
 One decoder judges (msgspec, message by message). Messages that are certainly good are parsed many at once
-(:mod:`freshdata.contracts.columnar`); it sees the others only, and says what is wrong with them.
+(:mod:`freshdata.contracts.columnar`); it sees the others only, and says what is wrong with them. Messages that name
+their schema may stand beside plain ones: JSON is judged like any other, Avro once its record is read.
 """
 
 import datetime as dt
 import decimal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Meta
-from msgspec.structs import astuple
 
 from freshdata.contracts.columnar import COMPARISONS, ColumnarParser, outside_calendar
-from freshdata.contracts.model import Column, Contract
+from freshdata.contracts.model import Contract
+from freshdata.contracts.named import NamedSchemas, Reader, Schemas
+from freshdata.contracts.rows import RowJudge
 
-INTEGER_BOUNDS = {pa.int32(): (-(2**31), 2**31 - 1), pa.int64(): (-(2**63), 2**63 - 1)}
 LONGEST_REASON = 500
 # What Arrow raises of a value that its column cannot hold.
 UNFIT = (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError)
@@ -52,18 +52,18 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes JSON messages; checks types, required fields, enums, ranges, patterns, unknown fields, key and time."""
+    """Decodes messages; checks types, required fields, enums, ranges, patterns, unknown fields, key and time.
 
-    def __init__(self, contract: Contract) -> None:
+    Args:
+        contract: The contract.
+        schemas: Where the schemas are that messages name; None when there is no registry.
+    """
+
+    def __init__(self, contract: Contract, schemas: Schemas | None = None) -> None:
         self.contract = contract
         self.schema = contract.arrow_schema
-        policy = contract.rules.unknown_fields
-        fields = [_field(column) for column in contract.columns]
-        written = {column.name: column.source_name for column in contract.columns}
-        row = msgspec.defstruct(
-            "Row", fields, kw_only=True, gc=False, forbid_unknown_fields=policy == "quarantine", rename=written
-        )
-        self._decode = _row_decoder(row, written.values() if policy == "keep" else None)
+        self._judge = RowJudge(contract)
+        self._named = NamedSchemas(schemas)
         self._parse = ColumnarParser(contract) if ColumnarParser.supports(contract) else None
 
     def __call__(
@@ -75,11 +75,18 @@ class Decoder:
             values: Message values.
             keys: Message keys; None when the rows are to tell what they must be.
             timestamps: Record timestamps, in milliseconds since the epoch.
+
+        Raises:
+            SchemasUnknownError: some messages name schemas that are not known while the registry does not answer.
         """
         rejected: list[tuple[int, str]] = []
-        doubtful: list[int] = []
-        parts = list(self._parsed(values, doubtful))
-        parts.append(self._decoded(values, doubtful, rejected))
+        values, records = self._named.resolve(values, rejected)
+        plain = np.arange(len(values))
+        if records or rejected:
+            plain = np.setdiff1d(plain, [*records, *(position for position, _ in rejected)])
+        doubtful: list[int] = list(records)
+        parts = list(self._parsed(values, plain, doubtful))
+        parts.append(self._decoded(values, sorted(doubtful), records, rejected))
         rows = pa.concat_tables(table for table, _ in parts)
         positions = np.concatenate([kept for _, kept in parts])
         if len(parts[-1][1]):
@@ -88,13 +95,13 @@ class Decoder:
         return self._checked(rows, positions, keys, timestamps, rejected)
 
     def _parsed(
-        self, values: Sequence[bytes | None], doubtful: list[int]
+        self, values: Sequence[bytes | None], plain: npt.NDArray[np.int64], doubtful: list[int]
     ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
-        """Tables of the messages that are certainly good, with their positions; the others' positions."""
-        for start in range(0, len(values), PORTION):
-            positions = np.arange(start, min(start + PORTION, len(values)))
-            many = len(positions) >= FEWEST
-            parsed = self._parse(values[start : start + PORTION]) if self._parse and many else None
+        """Tables of the JSON messages that are certainly good, with their positions; the others' positions."""
+        for start in range(0, len(plain), PORTION):
+            positions = plain[start : start + PORTION]
+            portion = [values[position] for position in positions.tolist()]
+            parsed = self._parse(portion) if self._parse and len(portion) >= FEWEST else None
             if parsed is None:
                 doubtful.extend(positions.tolist())
                 continue
@@ -103,7 +110,11 @@ class Decoder:
             yield rows, positions[good]
 
     def _decoded(
-        self, values: Sequence[bytes | None], positions: list[int], rejected: list[tuple[int, str]]
+        self,
+        values: Sequence[bytes | None],
+        positions: list[int],
+        records: dict[int, Reader],
+        rejected: list[tuple[int, str]],
     ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
         """A table of some messages, one by one, with their positions; says of the refused ones why."""
         rows: list[tuple[Any, ...]] = []
@@ -111,7 +122,7 @@ class Decoder:
         for position in positions:
             value = values[position]
             try:
-                rows.append(self._decode(value))  # type: ignore[arg-type]  # None is refused like any other.
+                rows.append(self._row(value, records.get(position)))  # type: ignore[arg-type]  # None is refused, too.
                 accepted.append(position)
             except (msgspec.MsgspecError, UnicodeError, TypeError, ValueError, RecursionError) as error:
                 rejected.append((position, _reason(value, error)))
@@ -121,6 +132,9 @@ class Decoder:
             rejected += [(int(kept[row]), reason) for row, reason in good[1]]
             kept = kept[good[0]]
         return table, kept
+
+    def _row(self, value: bytes, read: Reader | None) -> tuple[Any, ...]:
+        return self._judge.record(read(value)) if read else self._judge.message(value)
 
     def _decimals_beyond_limits(self, rows: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
         """Reasons and the rows they hold for; the row decoder has no limits for decimals."""
@@ -191,50 +205,6 @@ def _unfit(row: tuple[Any, ...], schema: pa.Schema) -> str | None:
         except UNFIT as error:
             return f"{error} - at `$.{field.name}`"[:LONGEST_REASON]
     return None
-
-
-def _field(column: Column) -> tuple[str, Any] | tuple[str, Any, None]:
-    python = _python_type(column)
-    return (column.name, python) if column.required else (column.name, python | None, None)
-
-
-def _row_decoder(row: type, keep_beside: Iterable[str] | None) -> Callable[[bytes], tuple[Any, ...]]:
-    """What decodes a message into a tuple of its fields.
-
-    Args:
-        row: The struct of the fields.
-        keep_beside: The known fields, if the unknown ones are kept: they are appended as a JSON object in the message's
-            order, or None without any. Values stay as they are written, so that no digit of a number is lost; of a
-            field that comes twice the last one counts, as it does for known ones.
-    """
-    decode: Callable[[bytes], Any] = msgspec.json.Decoder(row).decode
-    if keep_beside is None:
-        return lambda value: astuple(decode(value))
-    known = set(keep_beside)
-    fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-    def keeping(value: bytes) -> tuple[Any, ...]:
-        fulfils = astuple(decode(value))
-        unknown = {name: raw for name, raw in fields(value).items() if name not in known}
-        return *fulfils, msgspec.json.encode(unknown).decode() if unknown else None
-
-    return keeping
-
-
-def _python_type(column: Column) -> Any:
-    kind, limits = column.type, dict(column.limits)
-    if column.enum:
-        return Literal[tuple(column.enum)]
-    if kind in INTEGER_BOUNDS:
-        low, high = INTEGER_BOUNDS[kind]
-        lower = {} if "gt" in limits else {"ge": low}
-        upper = {} if "lt" in limits else {"le": high}
-        return Annotated[int, Meta(**(lower | upper | limits))]
-    if pa.types.is_timestamp(kind):
-        return Annotated[dt.datetime, Meta(tz=kind.tz is not None)]
-    plain: dict[Any, Any] = {pa.string(): str, pa.float64(): float, pa.bool_(): bool, pa.date32(): dt.date}
-    python = plain.get(kind, decimal.Decimal)
-    return Annotated[python, Meta(**limits)] if limits and python in (str, float) else python
 
 
 def record_timestamps(milliseconds: Iterable[int], count: int) -> npt.NDArray[np.int64]:

@@ -168,9 +168,11 @@ class _Reader:
         if not columns:
             raise self.error("has no properties.", "List the fields under schema.properties.")
         name = self.identifier(self.schema.name)
-        written = Counter(column.source_name for column in columns)
+        written = Counter(name for column in columns for name in (column.source_name, *column.aliases))
         if twice := [source for source, count in written.items() if count > 1]:
-            raise self.error(f"has two fields for {twice[0]!r}.", "Give each a physicalName of its own.")
+            raise self.error(f"has two fields for {twice[0]!r}.", "Give each a physicalName and aliases of its own.")
+        if twice := [each for each, count in Counter(column.id for column in columns).items() if count > 1]:
+            raise self.error(f"has two fields with the id {twice[0]!r}.", "Give each an id of its own.")
         kind = self.custom.get("kind", "stream")
         if kind not in ("stream", "lookup"):
             raise self.error(f"kind is {kind!r}.", "Use stream or lookup.")
@@ -214,7 +216,16 @@ class _Reader:
             enum=tuple(value.value for value in item.enum or []),
             limits=limits,
             source_name=item.physicalName or str(item.name),
+            id=item.id or str(item.name),
+            aliases=self.aliases(item),
+            deprecated=bool(item.deprecated),
         )
+
+    def aliases(self, item: SchemaProperty) -> tuple[str, ...]:
+        given: Any = next((each.value for each in item.customProperties or [] if each.property == "aliases"), [])
+        if not isinstance(given, list):
+            raise self.error(f"field {item.name}: aliases is {given!r}.", "List the field's older names.")
+        return tuple(map(str, given))
 
     def type(self, item: SchemaProperty) -> pa.DataType:
         physical = (item.physicalType or "").lower()

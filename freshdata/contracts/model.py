@@ -28,6 +28,9 @@ class Column:
         enum: The only values allowed, or an empty tuple.
         limits: msgspec constraints (``ge``, ``le``, ``gt``, ``lt``, ``pattern``, ``min_length``, ``max_length``).
         source_name: What the field is called where it comes from: in an event, or in a database's table.
+        id: What it is known by over versions, whatever its name: the ODCS element id, else its name.
+        aliases: Older names, by which events may still carry it.
+        deprecated: Whether producers should stop sending it.
     """
 
     name: str
@@ -37,6 +40,9 @@ class Column:
     enum: tuple[Any, ...]
     limits: dict[str, Any]
     source_name: str
+    id: str = ""
+    aliases: tuple[str, ...] = ()
+    deprecated: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from freshdata.lake.publication import followed_contract
 from freshdata.quarantine.corrections import Correction
 from freshdata.quarantine.events import CHUNK, Place, Quarantine, RejectedEvent
 from freshdata.quarantine.records import REPLAYS_SCHEMA, record_replays, replays_table
+from freshdata.registry import schema_source
 from freshdata.replay import only_one
 from freshdata.services.kafka import client_config, end_offsets
 from freshdata.settings import Settings
@@ -184,7 +185,7 @@ class _Sender:
 
     def __init__(self, settings: Settings, contract: Contract) -> None:
         self.topic = contract.rules.topic
-        self.decoder = decoder_of(contract)
+        self.decoder = decoder_of(contract, schema_source(settings))
         self.clock = instance_clock(settings.home)
         self.partitions = end_offsets(settings, self.topic).keys()
         self.producer = Producer({**client_config(settings), **PRODUCER_CONFIG})

@@ -147,6 +147,12 @@ def open_registry(settings: Settings) -> SchemaRegistry | None:
     return SchemaRegistry(url, config, settings.home / "schemas" / name)
 
 
+def schema_source(settings: Settings) -> Callable[[int], Schema] | None:
+    """What gives the schemas that messages name; None where there is no registry."""
+    registry = open_registry(settings)
+    return registry.schema if registry else None
+
+
 def _document(kind: str, text: str) -> Any:
     from confluent_kafka.schema_registry import Schema as Document
 

@@ -29,8 +29,7 @@ class Schema:
 def avro_reader(schema: Schema) -> Callable[[bytes], Any]:
     """What reads payloads that were written by an Avro schema; records become dictionaries.
 
-    The reader raises one of :data:`UNREADABLE` for a payload that the schema did not write, or that goes on after its
-    end.
+    The reader raises a ``ValueError`` for a payload that the schema did not write, or that goes on after its end.
 
     Raises:
         SchemaError: the document is no Avro schema.
@@ -54,11 +53,12 @@ def avro_reader(schema: Schema) -> Callable[[bytes], Any]:
 
     def reader(payload: bytes) -> Any:
         stream = io.BytesIO(payload)
-        record = read(stream, parsed)
+        try:
+            record = read(stream, parsed)
+        except UNREADABLE as error:
+            raise ValueError(f"schema {schema.id} did not write this: {str(error) or type(error).__name__}") from error
         if stream.tell() != len(payload):
-            raise ValueError(
-                f"{len(payload) - stream.tell()} bytes follow the record that schema {schema.id} describes"
-            )
+            raise ValueError(f"schema {schema.id} did not write this: {len(payload) - stream.tell()} bytes are left")
         return record
 
     return reader

@@ -12,6 +12,7 @@ from freshdata.contracts import Contract
 from freshdata.contracts.changes import decoder_of
 from freshdata.contracts.decode import record_timestamps
 from freshdata.errors import ServiceError
+from freshdata.registry import schema_source
 from freshdata.services.kafka import client_config
 from freshdata.settings import Settings
 
@@ -51,9 +52,9 @@ def read_partition(
         refused: Offsets of records that break the contract whatever they hold.
 
     Raises:
-        ServiceError: the broker does not deliver.
+        ServiceError: the broker does not deliver, or the registry does not tell an unknown schema.
     """
-    decoder = decoder_of(contract)
+    decoder = decoder_of(contract, schema_source(settings))
     records = 0
     schema = contract.arrow_schema.append(pa.field("_offset", pa.int64()))
     valid, rejected = [schema.empty_table()], [REJECTED_SCHEMA.empty_table()]

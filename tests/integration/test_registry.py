@@ -77,7 +77,7 @@ def test_a_wrong_setting_is_one_line_and_shows_no_secret(settings):
     assert "hunter2" not in f"{raised.value}{wrong!r}"
 
 
-@pytest.mark.usefixtures("registry")  # Skipped where it cannot run.
+@pytest.mark.usefixtures("registry_files")
 def test_a_local_registry_has_its_schemas_and_its_address_after_a_restart(instance, subject):
     assert open_registry(instance) is None
     with local_registry(instance) as address:
