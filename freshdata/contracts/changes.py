@@ -8,7 +8,7 @@ import base64
 import datetime as dt
 import decimal
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ from freshdata.contracts.capture import CREATE, DELETE, READ, TRUNCATE, UPDATE
 from freshdata.contracts.columnar import outside_calendar
 from freshdata.contracts.decode import LONGEST_REASON, Decoded, Decoder, columns_of
 from freshdata.contracts.model import Column, Contract
-from freshdata.contracts.named import Schemas
+from freshdata.contracts.named import NamedSchemas, Schemas
 
 OPERATIONS = frozenset((READ, CREATE, UPDATE, DELETE, TRUNCATE))
 # What Debezium writes in the place of a large value that an update left as it was: PostgreSQL does not log it.
@@ -79,6 +79,17 @@ class _FieldSchema(msgspec.Struct):
     items: "_FieldSchema | None" = None
 
 
+class _Told(NamedTuple):
+    """What a message says of a row; the schema's meanings and the unknown fields by the row's field."""
+
+    operation: str
+    source: _Source | None
+    row: dict[str, Any] | None
+    before: str | None
+    meanings: Mapping[str, _FieldSchema]
+    extra: dict[str, Any] | None
+
+
 _message = msgspec.json.Decoder(_Message).decode
 _image = msgspec.json.Decoder(dict[str, Any]).decode
 _raw_image = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -87,17 +98,23 @@ _schema = msgspec.json.Decoder(_FieldSchema).decode
 
 
 class ChangeDecoder:
-    """Decodes the messages of a change stream; tombstones, which say nothing, are neither decoded nor refused."""
+    """Decodes the messages of a change stream; tombstones, which say nothing, are neither decoded nor refused.
 
-    def __init__(self, contract: Contract) -> None:
+    Args:
+        contract: The contract.
+        schemas: Where the schemas are that messages name; None when there is no registry.
+    """
+
+    def __init__(self, contract: Contract, schemas: Schemas | None = None) -> None:
         self.contract = contract
         self.schema = contract.arrow_schema
         if contract.rules.capture is None:
             raise TypeError(f"{contract.name} carries events, not changes")
         self._database = contract.rules.capture.source
-        self._columns = [(column, _converter(column.type), _placeholder(column.type)) for column in contract.columns]
+        self._columns = [(column, _converter(column.type), _placeholders(column.type)) for column in contract.columns]
         self._known = {column.source_name for column in contract.columns}
         self._key = frozenset(contract.primary_key)
+        self._named = NamedSchemas(schemas)
         self._schemas: dict[bytes, dict[str, _FieldSchema]] = {}
 
     def __call__(
@@ -112,15 +129,21 @@ class ChangeDecoder:
             values: Message values.
             keys: Not looked at.
             timestamps: Not looked at.
+
+        Raises:
+            SchemasUnknownError: some messages name schemas that are not known while the registry does not answer.
         """
         rows: list[tuple[Any, ...]] = []
         positions: list[int] = []
         rejected: list[tuple[int, str]] = []
-        for position, value in enumerate(values):
-            if value is None:
+        payloads, readers = self._named.resolve(values, rejected)
+        refused = {position for position, _ in rejected}
+        for position, value in enumerate(payloads):
+            if value is None or position in refused:
                 continue
             try:
-                rows.append(self._row(value))
+                read = readers.get(position)
+                rows.append(self._row(self._of_record(read(value)) if read else self._of_json(value)))
                 positions.append(position)
             except UNDECODABLE as error:
                 rejected.append((position, str(error)[:LONGEST_REASON]))
@@ -143,35 +166,46 @@ class ChangeDecoder:
             table, kept = table.filter(pa.array(~wrong)), kept[~wrong]
         return Decoded(table, kept, sorted(rejected))
 
-    def _row(self, value: bytes) -> tuple[Any, ...]:
+    def _of_json(self, value: bytes) -> _Told:
         message = _message(value)
         change = message.payload or message
-        source, operation = change.source, change.op
+        image = change.before if change.op == DELETE else change.after
+        row = None if image == NULL else _image(image)
+        extra = None
+        if row is not None and not row.keys() <= self._known:
+            # With their values as they were written.
+            extra = {name: raw for name, raw in _raw_image(image).items() if name not in self._known}
+        before = None if change.before == NULL else bytes(change.before).decode()
+        return _Told(change.op, change.source, row, before, self._meanings(message.schema), extra)
+
+    def _of_record(self, record: Any) -> _Told:
+        """A change that came as Avro."""
+        operation, before = record["op"], record.get("before")
+        row = before if operation == DELETE else record.get("after")
+        extra = {name: value for name, value in (row or {}).items() if name not in self._known}
+        text = None if before is None else msgspec.json.encode(before).decode()
+        return _Told(operation, msgspec.convert(record["source"], _Source), row, text, {}, extra)
+
+    def _row(self, told: _Told) -> tuple[Any, ...]:
+        operation, source = told.operation, told.source
         if operation not in OPERATIONS or source is None:
             raise ValueError(f"it is no change of a row: its operation is {operation!r}")
         if (position := source.position) is None or (source.ts_us is None and source.ts_ms is None):
             raise ValueError("it does not say where in the database's log it stands - at `$.source`")
-        image = change.before if operation == DELETE else change.after
-        told: dict[str, Any] = {} if operation == TRUNCATE else _image(image)
-        meanings = self._meanings(message.schema)
+        image = {} if operation == TRUNCATE else told.row
+        if image is None:
+            raise ValueError(f"it lacks the row {'before' if operation == DELETE else 'after'} it")
         unavailable: list[str] = []
-        row = [self._value(column, told, meanings, unavailable) for column in self._columns]
+        row = [self._value(column, image, told.meanings, unavailable) for column in self._columns]
         if operation == DELETE:
             # Without REPLICA IDENTITY FULL all but the key is null: the row's last values are those it had.
-            unavailable = [
-                column.name
-                for (column, *_), found in zip(self._columns, row, strict=True)
-                if found is None and column.name not in self._key
-            ]
+            unavailable = [name for name in self._nulls(row) if name not in self._key]
         if operation != TRUNCATE and (missing := [name for name in self._nulls(row) if name in self._key]):
             raise ValueError(f"it lacks its key - at `$.{missing[0]}`")
         at = source.ts_ms * 1000 if source.ts_us is None else source.ts_us  # type: ignore[operator]  # One is there.
-        before = None if change.before == NULL else bytes(change.before).decode()
-        told_beside = (
-            *(operation, position, source.txId, at, self._database),
-            *(str(source.snapshot).lower() not in ("none", "false"), before, unavailable or None),
-        )
-        return *row, *told_beside, self._extra(image, told)
+        snapshot = str(source.snapshot).lower() not in ("none", "false")
+        beside = (operation, position, source.txId, at, self._database, snapshot, told.before, unavailable or None)
+        return *row, *beside, msgspec.json.encode(told.extra).decode() if told.extra else None
 
     def _value(
         self,
@@ -180,11 +214,11 @@ class ChangeDecoder:
         meanings: Mapping[str, _FieldSchema],
         unavailable: list[str],
     ) -> Any:
-        column, convert, placeholder = of
+        column, convert, placeholders = of
         value = told.get(column.source_name)
         if value is None:
             return None
-        if value == placeholder:
+        if value in placeholders:
             unavailable.append(column.name)
             return None
         try:
@@ -206,22 +240,17 @@ class ChangeDecoder:
             self._schemas[text] = {one.field: one for image in images for one in image.fields}
         return self._schemas[text]
 
-    def _extra(self, image: msgspec.Raw, told: Mapping[str, Any]) -> str | None:
-        """The row's fields that the contract does not name, as JSON, with their values as they were written."""
-        if told.keys() <= self._known:
-            return None
-        unknown = {name: raw for name, raw in _raw_image(image).items() if name not in self._known}
-        return msgspec.json.encode(unknown).decode()
-
 
 Converter = Callable[[Any, _FieldSchema | None], Any]
 
 
-def _placeholder(kind: pa.DataType) -> Any:
-    """What stands for an untold value of a type."""
+def _placeholders(kind: pa.DataType) -> tuple[Any, ...]:
+    """What stands for an untold value of a type, in JSON and in Avro."""
     if pa.types.is_list(kind):
-        return [PLACEHOLDER]
-    return base64.b64encode(PLACEHOLDER.encode()).decode() if pa.types.is_binary(kind) else PLACEHOLDER
+        return ([PLACEHOLDER],)
+    if pa.types.is_binary(kind):
+        return base64.b64encode(PLACEHOLDER.encode()).decode(), PLACEHOLDER.encode()
+    return (PLACEHOLDER,)
 
 
 def _converter(kind: pa.DataType) -> Converter:
@@ -259,7 +288,9 @@ def _decimal(value: Any, meaning: _FieldSchema | None) -> decimal.Decimal:
 
 
 def _moment(value: Any, meaning: _FieldSchema | None) -> Any:
-    """A date's days, or microseconds; or what an ISO 8601 text says."""
+    """A date's days, or microseconds; or what an ISO 8601 text or a decoded value says."""
+    if isinstance(value, dt.date | dt.time):
+        return value
     if isinstance(value, str):
         return dt.datetime.fromisoformat(value)
     name = meaning.name if meaning is not None else None
@@ -279,4 +310,4 @@ CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Converter], ...] = (
 
 def decoder_of(contract: Contract, schemas: Schemas | None = None) -> Decoder | ChangeDecoder:
     """What decodes a stream's messages; ``schemas`` gives those that messages name."""
-    return Decoder(contract, schemas) if contract.rules.capture is None else ChangeDecoder(contract)
+    return Decoder(contract, schemas) if contract.rules.capture is None else ChangeDecoder(contract, schemas)

@@ -1,12 +1,14 @@
 """Changes as Debezium 3.7 writes them, captured from a PostgreSQL, and what becomes of their values."""
 
 import base64
+import io
 import json
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from freshdata.contracts.changes import ChangeDecoder
 from freshdata.contracts.decode import Decoded
 from freshdata.contracts.evolution import compare
 from freshdata.errors import ContractError
+from freshdata.registry import Schema, framed
 from tests.captures import CONTRACT, UNTOLD
 
 SOURCE: dict[str, Any] = {
@@ -95,6 +98,47 @@ def test_a_schema_beside_the_change_says_what_its_numbers_mean(decoder: ChangeDe
     found = one(decoder, json.dumps({"schema": schema, "payload": payload}).encode())
     assert (found["credit"], found["opens"]) == (Decimal("-12.30"), time(12, 34, 56, 789012))
     assert found["seen"] == datetime(2024, 2, 29, 12, 34, 56, 789000)  # noqa: DTZ001 - as above.
+
+
+AVRO = {
+    "type": "record", "name": "Envelope", "namespace": "shop.public.customers", "fields": [
+        {"name": "before", "type": ["null", {"type": "record", "name": "Value", "fields": [
+            {"name": "id", "type": "long"}, {"name": "City", "type": ["null", "string"]},
+            {"name": "credit", "type": ["null", "string"]},
+            {"name": "born", "type": ["null", {"type": "int", "connect.name": "io.debezium.time.Date"}]},
+            {"name": "seen", "type": ["null", {"type": "long", "connect.name": "io.debezium.time.MicroTimestamp"}]},
+            {"name": "picture", "type": ["null", "bytes"]}, {"name": "price", "type": ["null", "double"]}]}]},
+        {"name": "after", "type": ["null", "Value"]},
+        {"name": "source", "type": {"type": "record", "name": "Source", "fields": [
+            {"name": "lsn", "type": ["null", "long"]}, {"name": "txId", "type": ["null", "long"]},
+            {"name": "ts_us", "type": ["null", "long"]}, {"name": "snapshot", "type": ["null", "string"]},
+            {"name": "db", "type": "string"}]}},
+        {"name": "op", "type": "string"},
+    ],
+}  # fmt: skip
+
+
+def test_avro_says_the_same(tmp_path: Path) -> None:
+    row = {key: ROW[key] for key in ("id", "City", "credit", "born", "seen")} | {"picture": b"\x00\xff\x10"}
+    changes = [("c", None, row | {"price": 1.5}), ("u", row, row | {"picture": UNTOLD.encode()}), ("d", row, None)]
+
+    def written(operation: str, before: Any, after: Any) -> bytes:
+        change = {"before": before, "after": after, "source": SOURCE, "op": operation}
+        stream = io.BytesIO()
+        fastavro.schemaless_writer(stream, fastavro.parse_schema(AVRO), change)
+        return framed(7, stream.getvalue())
+
+    described = Schema(7, "AVRO", json.dumps(AVRO))
+    avro = ChangeDecoder(contract(tmp_path), lambda schema_id: {7: described}[schema_id])
+    decoded = decode(
+        avro, *(written(*change) for change in changes), None, message("t", None, None), framed(7, b"\x02")
+    )
+    assert (decoded.positions.tolist(), [position for position, _ in decoded.rejected]) == ([0, 1, 2, 4], [5])
+    created, updated, deleted, _ = decoded.rows.to_pylist()
+    assert (created["credit"], created["born"]) == (Decimal("12.30"), date(2024, 2, 29))
+    assert (created["picture"], created["_extra"], created["_lsn"]) == (b"\x00\xff\x10", '{"price":1.5}', 27320232)
+    assert (updated["picture"], updated["_unavailable"]) == (None, ["picture"])
+    assert (deleted["city"], json.loads(deleted["_before"])["picture"]) == ("Köln", "AP8Q")
 
 
 def test_what_an_update_left_as_it_was_is_named_not_made_up(decoder: ChangeDecoder) -> None:
