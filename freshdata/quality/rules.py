@@ -4,7 +4,7 @@ A rule that cannot be checked as it is written, or could never fail, is refused;
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -20,6 +20,11 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: dict[str, Severity] = {"error": "error", "warning": "warning", "warn": "warning", "info": "info"}
 ROWS = "rows"
 PLACEHOLDER = re.compile(r"\$?\{(object|table|schema|column|property)\}")
+# A query that counts the bad rows of the one relation: what it counts can be shown.
+COUNTED = re.compile(
+    rf"SELECT\s+COUNT\(\*\)\s+(FROM\s+{ROWS}\s+WHERE\s(?!.*\b(GROUP|HAVING|UNION|LIMIT)\b).*)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,12 @@ def _pattern(contract: Contract, rule: str, column: str, pattern: str) -> Query:
         ) from error
     text = re.sub(r"\$$", r"\\z", pattern).replace("'", "''")
     bad = f"FROM {ROWS} WHERE NOT regexp_matches(\"{column}\", '{text}')"
-    keys = ", ".join(f'"{key}"' for key in dict.fromkeys((*contract.primary_key, column)))
+    keys = _quoted(dict.fromkeys((*contract.primary_key, column)))
     return Query(f"SELECT count(*) {bad}", Bounds({"=": 0}), f"SELECT {keys} {bad}")
+
+
+def _quoted(columns: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
 
 
 def _spelled(contract: Contract, item: DataQuality, number: int, column: str | None) -> Iterator[Rule]:
@@ -323,4 +332,8 @@ class _Spelled:
         def replace(match: re.Match[str]) -> str:
             return names.get(match[1]) or f'"{self.on_column()}"'
 
-        return Query(PLACEHOLDER.sub(replace, self.item.query).strip().rstrip(";"), self.bounds())
+        query = PLACEHOLDER.sub(replace, self.item.query).strip().rstrip(";")
+        counted = COUNTED.fullmatch(query)
+        keys = _quoted(self.contract.primary_key)
+        sample = f"SELECT {keys} {counted[1]}" if counted and keys else None
+        return Query(query, self.bounds(), sample)

@@ -88,6 +88,7 @@ def test_each_rule_fails_on_the_rows_that_break_it(flights: Contract) -> None:
     results = {result.rule: result for result in report.results}
     assert results["flight.range"].sample[0]["event_id"] == "event-00003"
     assert results["tenant_id.pattern"].sample == ({"event_id": "event-00009", "tenant_id": "UA\n"},)
+    assert results["departed_has_delay"].sample == ({"event_id": "event-00008"},)
     assert results["tailnum.tailnum_nulls"].severity == "warning"
     assert report.summary().index("flight.range") < report.summary().index("tailnum.tailnum_nulls (warning)")
 
