@@ -18,7 +18,8 @@ from freshdata_assets.defs.freshness.checks import NAME, verdict
 from freshdata_assets.platform import Platform, asset_key, current_platform
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
-# The check is reported when its outcome changes, and so often that one sees that somebody looks.
+# The check is reported when its outcome changes, when the table was written, as Dagster takes a verdict on the rows of
+# before for none, and so often that one sees that somebody looks.
 REPORT_SECONDS = 3600.0
 
 
@@ -36,9 +37,9 @@ class StreamState:
     passed: bool
     reported: float
 
-    def outdated(self, late: Mapping[str, datetime], *, passed: bool) -> bool:
-        """Whether the check is to be reported again."""
-        changed = passed != self.passed or late.keys() != self.late.keys()
+    def outdated(self, late: Mapping[str, datetime], written: float, *, passed: bool) -> bool:
+        """Whether the check is to be reported again, of a table that was written last at a time."""
+        changed = passed != self.passed or late.keys() != self.late.keys() or written > self.reported
         return changed or time.time() - self.reported >= REPORT_SECONDS
 
 
@@ -110,15 +111,21 @@ def freshness_sensor(platform: Platform) -> dg.SensorDefinition:
             changes = list(alerts(stream.name, told.late if told else {}, found, now))
             events += _untold(context.instance, changes)
             state.unsent += [change.payload() for change in changes]
-            late = still_late(told.late if told else {}, changes)
-            if told is None or told.outdated(late, passed=found.passed):
-                events.append(dg.AssetCheckEvaluation(asset_key(model.name), NAME, **verdict(platform, found)))
-                state.streams[stream.name] = StreamState(late, found.passed, time.time())
+            late, key, tick = still_late(told.late if told else {}, changes), asset_key(model.name), time.time()
+            if told is None or told.outdated(late, _written(context.instance, key), passed=found.passed):
+                events.append(dg.AssetCheckEvaluation(key, NAME, **verdict(platform, found)))
+                state.streams[stream.name] = StreamState(late, found.passed, tick)
         state.unsent = _post(platform, context, state.unsent)
         reason = None if events else "nothing has changed"
         return dg.SensorResult(asset_events=events, cursor=state.to_json(), skip_reason=reason)
 
     return freshness
+
+
+def _written(instance: dg.DagsterInstance, key: dg.AssetKey) -> float:
+    """When an asset was materialized last, in seconds since the epoch."""
+    event = instance.get_latest_materialization_event(key)
+    return event.timestamp if event else 0.0
 
 
 def _untold(instance: dg.DagsterInstance, changes: list[Alert]) -> Iterator[dg.AssetMaterialization]:

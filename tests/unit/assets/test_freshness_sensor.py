@@ -175,6 +175,14 @@ def test_a_check_that_says_the_same_is_reported_hourly(on_call: OnCall, monkeypa
     assert on_call.outcomes == [True, True]
 
 
+def test_a_check_is_reported_again_when_its_table_was_written(on_call: OnCall) -> None:
+    flow(on_call.platform.settings, departures(date(2013, 1, 3)))
+    on_call.tick()
+    on_call.dagster.report_runless_asset_event(dg.AssetMaterialization(CHECK.asset_key))
+    assert len(on_call.tick()) == 1
+    assert on_call.tick() == []
+
+
 def test_a_tick_that_is_cut_off_tells_nothing_twice(on_call: OnCall) -> None:
     flow(on_call.platform.settings, departures(date(2013, 1, 3)))
     on_call.tick()
