@@ -14,6 +14,9 @@ from freshdata_assets.platform import current_platform
 # Gold, no other may put rows into Silver that nothing has checked. A pool on each step would not keep them together.
 TURN = "transform"
 POLL = 0.1  # seconds
+# For what passes by itself (a catalog that is down, a store that is overloaded): two and a half minutes in all. What
+# needs somebody to mend it says so, and is not tried again.
+RETRIES = dg.RetryPolicy(max_retries=5, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 class Transform(dg.ConfigurableResource["Transform"]):
@@ -49,9 +52,14 @@ class Transform(dg.ConfigurableResource["Transform"]):
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the runner and end the run's turn."""
-        self._stack.close()
+        self.close()
         if context.run is not None and context.instance is not None:
             context.instance.event_log_storage.free_concurrency_slot_for_step(context.run.run_id, TURN)
+
+    def close(self) -> None:
+        """Close the runner; the next step, or the next attempt, opens another."""
+        self._runner = None
+        self._stack.close()
 
     def runner(self, run_id: str) -> Runner:
         """The runner of this process's instance.

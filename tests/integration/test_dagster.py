@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import PrivateAttr
 
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract
@@ -20,6 +21,7 @@ from freshdata_assets.defs.freshness.checks import freshness_checks
 from freshdata_assets.defs.freshness.sensor import freshness_sensor
 from freshdata_assets.defs.quality.checks import quality_checks
 from freshdata_assets.defs.resources import Transform
+from freshdata_assets.defs.transform import assets as transform_module
 from freshdata_assets.defs.transform.assets import transform_assets
 from freshdata_assets.platform import Platform
 from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START
@@ -43,7 +45,8 @@ def platform(instance: Settings, contracts: dict[str, Contract], monkeypatch: py
 
 
 @pytest.fixture
-def run(platform: Platform) -> Run:
+def run(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(transform_module, "RETRIES", dg.RetryPolicy(max_retries=1))  # Without its back-off.
     assets = [
         *external_specs(platform),
         *transform_assets(platform),
@@ -273,6 +276,32 @@ def test_one_models_failure_does_not_hide_the_others_success(platform: Platform,
     }  # fmt: skip
     failure = next(event for event in result.all_events if event.event_type_value == "STEP_FAILURE")
     assert "gold.carrier_day" in str(failure.step_failure_data.user_failure_data.description)
+    assert steps(result, "STEP_UP_FOR_RETRY") == []
     # What failed is still news.
     (request,) = live_run_requests(platform, platform.catalog())
     assert dg.AssetKey(["gold", "carrier_day"]) in (request.asset_selection or ())
+
+
+class Unsteady(Transform):
+    """A runner whose catalog is away when a model is run for the first time."""
+
+    model: str
+    _errors: list[Exception] = PrivateAttr(default_factory=lambda: [ConnectionResetError("by the catalog")])
+
+    def runner(self, run_id: str) -> Runner:
+        runner, model_in_trouble, errors = super().runner(run_id), self.model, self._errors
+
+        class Away:
+            def run_live(self, model: str) -> ModelRun:
+                if model == model_in_trouble and errors:
+                    raise TransformError(model, "failed.", remedy="Run it again.") from errors.pop()
+                return runner.run_live(model)
+
+        return Away()  # type: ignore[return-value]
+
+
+def test_what_passes_by_itself_is_tried_again(platform: Platform, run: Run) -> None:
+    result = live(platform, run, Unsteady(model="gold.carrier_day"))
+    assert result.success
+    assert steps(result, "STEP_UP_FOR_RETRY") == ["gold_daily"]
+    assert materialized(result)["gold/carrier_day", DAYS[0].isoformat()] == 2

@@ -17,6 +17,8 @@ from freshdata.lake.cursors import read_cursor
 from freshdata.quality import QualityReport, RuleResult, validate
 from freshdata.quality.validate import columns_of
 from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.retry import passes
+from freshdata_assets.defs.resources import RETRIES
 from freshdata_assets.live import rows_of_days
 from freshdata_assets.platform import Platform, asset_key, current_platform
 from freshdata_assets.schemas import records
@@ -52,12 +54,17 @@ def _check(platform: Platform, stream: Contract, model: ModelInfo) -> dg.AssetCh
         asset=asset_key(model.name),
         name=NAME,
         blocking=True,
+        retry_policy=RETRIES,
         description=f"Every quality rule of the contract {stream.name}; errors keep Gold from taking the rows in.",
     )
     def check_rules(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         try:
             return _judge(platform, stream, model, Scope.of(context.run.tags))
-        except FreshDataError as error:
+        except Exception as error:
+            if passes(error) and context.op_execution_context.retry_number < RETRIES.max_retries:
+                raise
+            if not isinstance(error, FreshDataError):
+                raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
             # Shown on the asset like any other verdict, instead of as a crashed step.
             return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error))
 

@@ -16,8 +16,9 @@ from pyiceberg.exceptions import NoSuchTableError
 from freshdata.errors import FreshDataError
 from freshdata.transform.manifest import AuditInfo, ModelInfo, follows_days
 from freshdata.transform.results import AuditResult, ModelRun
+from freshdata.transform.retry import passes
 from freshdata.transform.runner import Runner
-from freshdata_assets.defs.resources import Transform
+from freshdata_assets.defs.resources import RETRIES, Transform
 from freshdata_assets.live import row_counts, up_to_date
 from freshdata_assets.platform import (
     Platform,
@@ -55,6 +56,7 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
         # Also of what has no days: `dg launch` takes a range only when all that it launches has this policy.
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
+        retry_policy=RETRIES,
     )
     def run_models(
         context: dg.AssetExecutionContext, transform: Transform
@@ -116,12 +118,13 @@ class _Layer:
         self.transform = transform
         self.scope = Scope.of(context.run.tags)
         self.failures: dict[str, str] = {}
+        self.lasting = False
 
     def run(self, models: Iterable[ModelInfo]) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         """Yield each model's result as it completes, and if it fails what its check of columns says.
 
         Raises:
-            dagster.Failure: some models failed; it names them.
+            dagster.Failure: some models failed; it names them. Worth another attempt if none of them would fail again.
         """
         for model in models:
             if asset_key(model.name) not in self.context.selected_asset_keys:
@@ -133,25 +136,25 @@ class _Layer:
             try:
                 outcome = self.audited(model, self.outcome(model))
                 days = self.days(model, outcome)
-            except FreshDataError as error:
-                self.failed(model, str(error))
-                yield from self.schema(model)
             except Exception as error:  # noqa: BLE001 - whatever one model raises, the other models' results stand.
-                self.failed(model, f"{type(error).__name__}: {error}", exc_info=error)
+                self.failed(model, error)
                 yield from self.schema(model)  # A column that is gone fails the query before it fails the check.
             else:
                 self.context.log.info(_told(model, outcome, days))
                 yield self.result(model, outcome, days)
         if self.failures:
+            self.transform.close()
             raise dg.Failure(
                 description="; ".join(f"{name}: {reason}" for name, reason in self.failures.items()),
                 metadata={name: dg.MetadataValue.text(reason) for name, reason in self.failures.items()},
-                allow_retries=False,
+                allow_retries=not self.lasting,
             )
 
-    def failed(self, model: ModelInfo, reason: str, exc_info: BaseException | None = None) -> None:
-        self.failures[model.name] = reason
-        self.context.log.error("%s failed: %s", model.name, reason, exc_info=exc_info)
+    def failed(self, model: ModelInfo, error: Exception) -> None:
+        known = isinstance(error, FreshDataError)
+        self.failures[model.name] = reason = str(error) if known else f"{type(error).__name__}: {error}"
+        self.lasting = self.lasting or not passes(error)
+        self.context.log.error("%s failed: %s", model.name, reason, exc_info=None if known else error)
 
     @property
     def runner(self) -> Runner:
@@ -206,6 +209,7 @@ class _Layer:
         if broken := [str(found.check_name) for found, blocking in verdicts if blocking and not found.passed]:
             # Stops the models downstream in this very op; Dagster stops those of other ops.
             self.failures[model.name] = f"failed its check {', '.join(broken)}"
+            self.lasting = True
         return dg.MaterializeResult(
             asset_key=key,
             metadata=_metadata(outcome) if outcome else {"freshdata/note": "up to date"},
