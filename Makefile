@@ -109,7 +109,7 @@ bench-clustering: setup ## What a selective query reads before and after a compa
 	@$(BIN)/python -m benchmarks.clustering $(ARGS)
 
 .PHONY: bench-freshness
-bench-freshness: setup ## From an event to Gold through the whole platform, about 8 minutes
+bench-freshness: setup ## From an event to Gold through the whole platform, cold and warm runs, about 10 minutes
 	@$(BIN)/python -m benchmarks.freshness $(ARGS)
 
 .PHONY: bench-orchestration

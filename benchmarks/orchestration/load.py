@@ -13,10 +13,13 @@ def main(what: str) -> None:
     assets = partitions = 0
     import dagster
 
+    graph = None
     if what == "location":
         from freshdata_assets.definitions import defs
 
         graph = defs().resolve_asset_graph()
+    seconds, cpu = time.perf_counter() - started, time.process_time()
+    if graph is not None:
         keys = graph.get_all_asset_keys()
         assets = len(keys)
         partitions = max(
@@ -24,12 +27,11 @@ def main(what: str) -> None:
             for node in map(graph.get, keys)
             if isinstance(node.partitions_def, dagster.TimeWindowPartitionsDefinition)
         )
-    seconds = time.perf_counter() - started
     heavy = [name for name in ("sqlmesh", "great_expectations", "duckdb") if name in sys.modules]
     memory = psutil.Process().memory_info().rss / 1e6
     told = {
         "seconds": seconds,
-        "cpu": time.process_time(),
+        "cpu": cpu,
         "memory": memory,
         "assets": assets,
         "partitions": partitions,

@@ -17,6 +17,8 @@ from freshdata_assets.scope import MAINTENANCE, MODE, REASON
 
 # A table that nobody writes to is looked at again after this long: its snapshots grow old.
 LOOK_AGAIN_SECONDS = 3600.0
+# Dagster gives up on a tick after a minute: a thousand tables that were never measured are measured in several ticks.
+LONGEST_LOOK_SECONDS = 20.0
 
 
 def maintenance_sensor(platform: Platform) -> dg.SensorDefinition:
@@ -49,7 +51,11 @@ def maintenance_sensor(platform: Platform) -> dg.SensorDefinition:
 def _measure(
     platform: Platform, catalog: Catalog, measured: dict[str, list[str | float]]
 ) -> Iterator[tuple[str, str, Plan]]:
-    for name, _ in maintained_tables(platform):
+    def last_look(name: str) -> float:
+        return float(measured.get(name, ["", 0.0])[1])
+
+    deadline = time.monotonic() + LONGEST_LOOK_SECONDS
+    for name in sorted((name for name, _ in maintained_tables(platform)), key=last_look):
         try:
             head = catalog.load_table(name).current_snapshot()
         except NoSuchTableError:
@@ -57,9 +63,11 @@ def _measure(
         if head is None:
             continue
         # As text: the id does not fit the numbers of JSON readers such as the UI.
-        seen, at = measured.get(name, ["", 0.0])
-        if seen != str(head.snapshot_id) or time.time() - float(at) > LOOK_AGAIN_SECONDS:
+        unchanged = name in measured and measured[name][0] == str(head.snapshot_id)
+        if not unchanged or time.time() - last_look(name) > LOOK_AGAIN_SECONDS:
             yield name, str(head.snapshot_id), plan_upkeep(catalog, name, THRESHOLDS)
+            if time.monotonic() > deadline:
+                return
 
 
 def _urgent(platform: Platform, plan: Plan) -> bool:

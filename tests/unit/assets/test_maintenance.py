@@ -145,3 +145,17 @@ def test_a_compaction_is_no_news_for_the_snapshot_sensor(platform: Platform, dag
     assert isinstance(again, dg.SensorResult)
     assert not again.asset_events
     assert [each.run_key for each in again.run_requests or ()] == [request.run_key]
+
+
+def test_a_tick_ends_in_time_and_the_next_one_goes_on(
+    platform: Platform, dagster: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_files(platform)
+    ingest(platform.settings, "weather", [])
+    monkeypatch.setattr("freshdata_assets.defs.maintenance.sensor.LONGEST_LOOK_SECONDS", 0)
+    looked, cursor = [], "{}"
+    while len(looked) < 2 or looked[-1] != looked[-2]:
+        cursor = tick(platform, dagster, cursor).cursor
+        looked.append(set(json.loads(cursor)))
+    assert [len(tables) for tables in looked[:2]] == [1, 2]
+    assert {FLIGHTS, "bronze.weather"} <= looked[-1]
