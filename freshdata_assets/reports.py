@@ -92,6 +92,7 @@ def _metadata(head: Head, rows: int) -> dict[str, Any]:
     snapshot = head.table.current_snapshot()
     summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
     return {
+        "freshdata/location": dg.MetadataValue.path(head.table.location()),
         "freshdata/rows_added": rows,
         "freshdata/snapshot_id": str(head.snapshot_id),
         "dagster/row_count": int(summary.get("total-records", 0)),

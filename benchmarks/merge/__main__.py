@@ -27,6 +27,9 @@ NAMES = ",".join(kind.name for kind in KINDS)
 console = Console(stderr=True)
 
 
+SECTIONS = {PARTS: ("merge", "Incremental merges"), "reads": ("merge-reads", "Reads after merges")}
+
+
 def main(arguments: list[str]) -> int:
     """Run the benchmark; returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -47,9 +50,10 @@ def main(arguments: list[str]) -> int:
     print("\n".join(told))
     path = options.json or Settings().root / "bench-merge.json"
     path.write_text(json.dumps({"command": command, "machine": facts} | as_json(outcome), indent=1))
-    # A part, or a smaller table, is a look, not a result.
-    if (options.only, options.contenders, options.rows >= WHOLE) == (PARTS, NAMES, True) and not outcome.problems:
-        write_section("merge", "Incremental merges", told, facts)
+    # A smaller table, or another part than these, is a look, not a result.
+    section = SECTIONS.get(options.only)
+    if section and (options.contenders, options.rows >= WHOLE) == (NAMES, True) and not outcome.problems:
+        write_section(*section, told, facts)
     return 1 if outcome.problems else 0
 
 

@@ -1,4 +1,4 @@
-"""Read a compacted partition after ten merges, and after it was compacted again."""
+"""Read a compacted partition after ten merges, after the upkeep they call for, and after a whole compaction."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.clustering import clustering_of
 from freshdata.lake.compaction import compact
 from freshdata.lake.health import Thresholds
+from freshdata.lake.upkeep import plan_upkeep
 from freshdata.settings import Settings
 
 MERGES = 10
 LIMIT = 300.0  # seconds
 TAILNUM = "N00123"
-MERGED, COMPACTED = "bench.merged", "bench.compacted"
+MERGED, LOOKED_AFTER, COMPACTED = "bench.merged", "bench.looked_after", "bench.compacted"
+TABLES = (MERGED, LOOKED_AFTER, COMPACTED)
 SELECTIVE = {False: "the whole partition", True: "one plane's rows"}
 
 
@@ -82,7 +84,7 @@ class Read:
 
 
 def measure_reads(rows: int, batch: int, rounds: int, home: Path, bars: Progress) -> list[Read]:
-    """Both readers, both tables, both kinds of reading, several rounds, interleaved.
+    """Both readers, all tables, both kinds of reading, several rounds, interleaved.
 
     Args:
         rows: Rows of the partition.
@@ -97,15 +99,10 @@ def measure_reads(rows: int, batch: int, rounds: int, home: Path, bars: Progress
     _compact(lake, SILVER)
     expected = _merge(lake, [news(batch, rows, number) for number in range(MERGES)], home, bars)
     _name(lake)
+    _look_after(lake, bars)
     _compact(lake, COMPACTED)
     found: list[Read] = []
-    turns = [
-        (name, table, one)
-        for _ in range(3 * rounds)
-        for name in READERS
-        for one in SELECTIVE
-        for table in (MERGED, COMPACTED)
-    ]
+    turns = [(name, table, one) for _ in range(3 * rounds) for name in READERS for one in SELECTIVE for table in TABLES]
     with ExitStack() as stack:
         peers = {name: Peer(make, lake.settings, log=home / f"{name}.log") for name, make in READERS.items()}
         for peer in peers.values():
@@ -141,11 +138,20 @@ def _merge(lake: Lake, batches: list[News], home: Path, bars: Progress) -> int:
 
 
 def _name(lake: Lake) -> None:
-    """Give the table as it is two names."""
+    """Give the table as it is more names."""
     location = lake.table(SILVER).metadata_location
     lake.catalog.create_namespace_if_not_exists("bench")
-    for name in (MERGED, COMPACTED):
+    for name in TABLES:
         lake.catalog.register_table(name, location)
+
+
+def _look_after(lake: Lake, bars: Progress) -> None:
+    """Do what the platform's maintenance sensor would have done by now, if anything."""
+    plan = plan_upkeep(lake.catalog, LOOKED_AFTER)
+    bars.console.print(f"upkeep: {', '.join(plan.reasons) if plan.urgent else 'none is called for'}")
+    if plan.urgent:
+        clustering = clustering_of(lake.table(SILVER), load_contracts(lake.settings.contracts_dir))
+        compact(lake.table(LOOKED_AFTER), clustering)
 
 
 def _compact(lake: Lake, name: str) -> None:

@@ -39,6 +39,7 @@ class ModelRun:
         note: Why the run did more, or less, than usual; or an empty string.
         snapshot_id: The table's current snapshot, or None when it never had one.
         seconds: Duration.
+        location: Where the table's files are.
     """
 
     model: str
@@ -49,6 +50,7 @@ class ModelRun:
     note: str
     snapshot_id: int | None
     seconds: float
+    location: str = ""
 
 
 @dataclass(frozen=True)

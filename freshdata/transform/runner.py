@@ -304,9 +304,10 @@ class Runner:
         note: str = "",
     ) -> ModelRun:
         rows, partitions = self._counts(info, days)
-        head = self._table(info.name).current_snapshot()
+        table = self._table(info.name)
+        snapshot_id = head.snapshot_id if (head := table.current_snapshot()) else None
         seconds = time.monotonic() - started
-        return ModelRun(info.name, mode, partitions, rows, audits, note, head.snapshot_id if head else None, seconds)
+        return ModelRun(info.name, mode, partitions, rows, audits, note, snapshot_id, seconds, table.location())
 
     def _counts(self, info: ModelInfo, days: frozenset[date] | None) -> tuple[int, dict[date, int]]:
         """Rows in the table, and in each of some days; of all days that have rows when they are None."""

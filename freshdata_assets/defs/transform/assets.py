@@ -288,6 +288,7 @@ def _rows(rows: int) -> dict[str, int]:
 def _metadata(outcome: ModelRun) -> dict[str, Any]:
     return {
         "dagster/row_count": outcome.rows,
+        "freshdata/location": dg.MetadataValue.path(outcome.location),
         "freshdata/mode": outcome.mode,
         "freshdata/days": len(outcome.partitions),
         "freshdata/seconds": round(outcome.seconds, 3),
