@@ -42,6 +42,8 @@ export VIRTUAL_ENV=$PWD/$venv UV_COMPILE_BYTECODE=1
 [ -t 2 ] && quiet=() || quiet=(--quiet)
 "$venv/bin/uv" pip sync --require-hashes "${quiet[@]}" "$requirements"
 "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
+# A process may not write byte code (PYTHONDONTWRITEBYTECODE, a read-only checkout); each of Dagster's runs is one more.
+"$venv/bin/python" -m compileall -q freshdata freshdata_assets serving_api stream_workers
 step "Kafka jars from pom.xml"
 "$venv/bin/python" -m freshdata.services.prerequisites
 touch "$venv/.complete"
