@@ -1,6 +1,7 @@
 """``python -m serving_api.gateway``: run the gateway on loopback until SIGTERM."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -56,6 +57,12 @@ def _serve(settings: "Settings") -> int:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     server = uvicorn.Server(config)
+
+    # Python's collector counts new objects: events made it walk over all imported modules again and again, for three
+    # quarters of the time of a large request.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
     def stop(*_: object) -> None:
         server.should_exit = True

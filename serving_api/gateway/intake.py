@@ -86,11 +86,9 @@ class Intake:
 
     Attributes:
         contract: The contract that judges.
-        asked: Whether anything came in since this was last set to False.
     """
 
     def __init__(self, contract: Contract, writer: EventWriter, clock: Clock) -> None:
-        self.asked = False
         self._writer = writer
         self._clock = clock
         self._waiting: deque[Submission] = deque()
@@ -105,7 +103,6 @@ class Intake:
 
     async def submit(self, tenant: str, events: Sequence[bytes]) -> Submission:
         """Judge and write events; returns when there is an outcome for each."""
-        self.asked = True
         submission = Submission(tenant, events, asyncio.get_running_loop().create_future())
         self._waiting.append(submission)
         self._schedule()

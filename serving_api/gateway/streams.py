@@ -27,6 +27,7 @@ class Streams:
         self._settings = settings
         self._own = contracts
         self._catalog: Catalog | None = None
+        self._problem = ""
         clock = instance_clock(settings.home)
         self._intakes = {name: Intake(contract, writer, clock) for name, contract in contracts.items()}
 
@@ -46,28 +47,28 @@ class Streams:
         return self._intakes[name]
 
     async def follow(self) -> None:
-        """Take up contracts that are published, for the streams that get events, until cancelled.
+        """Look for published contracts again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    async def look(self) -> None:
+        """Take up the contracts that are published by now.
 
         A published contract accepts whatever its predecessor did, so the worker accepts what an older one has let in.
         """
-        problem = ""
-        for intake in self._intakes.values():
-            intake.asked = True
-        while True:
-            for name, intake in self._intakes.items():
-                if intake.asked:
-                    try:
-                        contract = await asyncio.to_thread(self._followed, self._own[name])
-                    except Exception as error:  # noqa: BLE001 - whatever the lake's libraries raise: it may be away
-                        if str(error) != problem:
-                            problem = str(error)
-                            logger.warning("%s goes on by the contract it knows: %s", name, problem)
-                    else:
-                        intake.asked = False
-                        if contract != intake.contract:
-                            logger.warning("%s goes by version %s of its contract now", name, contract.version)
-                            intake.follow(contract)
-            await asyncio.sleep(FOLLOW_SECONDS)
+        for name, intake in self._intakes.items():
+            try:
+                contract = await asyncio.to_thread(self._followed, self._own[name])
+            except Exception as error:  # noqa: BLE001 - whatever the lake's libraries raise: it may be away
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    logger.warning("streams go on by the contracts that are known: %s", error)
+                return
+            if contract != intake.contract:
+                logger.warning("%s goes by version %s of its contract now", name, contract.version)
+                intake.follow(contract)
+        self._problem = ""
 
     def _followed(self, own: Contract) -> Contract:
         self._catalog = self._catalog or open_catalog(self._settings)

@@ -29,10 +29,6 @@ def lines(events):
         (lines(mine(3)), {"Content_Type": "application/x-ndjson"}),
         (b"\n\r\n" + lines(mine(3)).replace(b"\n", b"\r\n\n") + b"\n", {"Content_Type": "application/ndjson"}),
         (gzip.compress(lines(mine(3))), {"Content_Type": "application/x-ndjson", "Content_Encoding": "gzip"}),
-        (
-            gzip.compress(lines(mine(2)) + b"\n") + gzip.compress(lines(mine(3)[2:])),
-            {"Content_Type": "application/x-ndjson", "Content_Encoding": "gzip"},
-        ),
     ],
 )
 def test_events_come_as_an_array_or_as_lines_packed_or_not(door, body, headers):
@@ -52,19 +48,18 @@ def test_an_event_is_written_as_it_came_under_its_key_and_the_present(door, cont
 
 
 def test_of_a_batch_the_good_ones_are_written_and_the_answer_says_which_were_not(door):
-    events = [UA, UA | {"flight": "7"}, AA, UA | {"surprise": 1}, {}, 5, UA | {"event_time": "2013-02-05T12:00:00Z"}]
+    events = [UA, UA | {"flight": "7"}, AA, UA | {"surprise": 1}, {}, UA | {"event_time": "2013-02-05T12:00:00Z"}]
     answer = door.post(events)
     assert answer.status_code == 207
     assert door.values == [UA]
     told = answer.json()
-    assert (told["accepted"], told["rejected"]) == (1, 6)
+    assert (told["accepted"], told["rejected"]) == (1, 5)
     assert [(error["index"], error["code"], error["field"]) for error in told["errors"]] == [
         (1, "contract", "flight"),
         (2, "tenant", "tenant_id"),
         (3, "contract", "surprise"),
         (4, "contract", "event_id"),
-        (5, "contract", None),
-        (6, "contract", "event_time"),
+        (5, "contract", "event_time"),
     ]
     assert "Expected `int`, got `str`" in told["errors"][0]["reason"]
 
@@ -79,22 +74,24 @@ def test_of_a_batch_the_good_ones_are_written_and_the_answer_says_which_were_not
         (b"[{}", {}, 400),
         (b"7", {}, 400),
         (b'"x"', {}, 400),
+        ([UA, 5], {}, 400),
         (b"[" * 100_000, {}, 400),
         (b"{}{}", {}, 400),
         (b"\xff", {}, 400),
         ({}, {}, 422),
         ([{}, {}], {}, 422),
-        (b"{\n{", {"Content_Type": "application/x-ndjson"}, 422),
+        (b"5\n{", {"Content_Type": "application/x-ndjson"}, 422),
         (AA, {}, 403),
         (UA, {"Content_Type": "text/csv"}, 415),
         (UA, {"Content_Type": ""}, 415),
         (UA, {"Content_Encoding": "br"}, 415),
         (UA, {"Content_Encoding": "gzip"}, 400),
         (gzip.compress(json.dumps(UA).encode())[:-9], {"Content_Encoding": "gzip"}, 400),
-        (gzip.compress(json.dumps(UA).encode()) + b"rest", {"Content_Encoding": "gzip"}, 400),
+        (gzip.compress(json.dumps(UA).encode()) * 2, {"Content_Encoding": "gzip"}, 400),
+        (gzip.compress(b"") + b"x" * (MAX_BODY + 1), {"Content_Encoding": "gzip", "Content_Length": "9"}, 413),
         (gzip.compress(bytes(MAX_BODY + 1)), {"Content_Encoding": "gzip"}, 413),
         (b" " * (MAX_BODY + 1), {}, 413),
-        (b"[" + b"1," * MAX_EVENTS + b"1]", {}, 413),
+        (b"[" + b"{}," * MAX_EVENTS + b"{}]", {}, 413),
         (b"1\n" * (MAX_EVENTS + 1), {"Content_Type": "application/x-ndjson"}, 413),
         (b"\n" * (2 * MAX_EVENTS + 1), {"Content_Type": "application/x-ndjson"}, 413),
         (UA, {"Authorization": ""}, 401),

@@ -1,0 +1,1 @@
+"""How many events the event gateway takes on one core."""
