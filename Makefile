@@ -120,6 +120,10 @@ bench-orchestration: setup ## Loading the code location and ticking its sensors,
 bench-merge: setup ## Incremental merges against their peers, and live runs as tables grow (ARGS="--rows 100000")
 	@$(BIN)/python -m benchmarks.merge $(ARGS)
 
+.PHONY: bench-gateway
+bench-gateway: setup ## Events a second through the event gateway on one core, about 4 minutes; needs wrk
+	@$(BIN)/python -m benchmarks.gateway $(ARGS)
+
 .PHONY: format
 format: setup ## Format the code
 	@$(BIN)/ruff format .

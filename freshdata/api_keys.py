@@ -54,7 +54,7 @@ class ApiKey(msgspec.Struct, frozen=True):
 
 def keys_file(settings: Settings) -> Path:
     """File that keeps the keys."""
-    return settings.api_keys or settings.home / "api-keys.json"
+    return settings.api_keys or settings.gateway_dir / "api-keys.json"
 
 
 def read_keys(path: Path) -> list[ApiKey]:

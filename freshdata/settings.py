@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         gateway_port: Loopback port of the event gateway.
         gateway_limits: What the gateway lets a tenant do.
         gateway_tenants: Tenant to the limits that it has otherwise.
-        api_keys: File of the API keys, instead of ``api-keys.json`` in the home folder.
+        api_keys: File of the API keys, instead of ``api-keys.json`` in ``gateway_dir``.
         webhook_secrets: File of the secrets by which webhooks are signed, instead of ``webhook-secrets.json`` there.
     """
 
@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """``DAGSTER_HOME`` of this instance."""
         return self.home / "dagster"
+
+    @property
+    def gateway_dir(self) -> Path:
+        """Folder of what the event gateway knows: API keys, webhook secrets, and its memory."""
+        return self.home / "gateway"
 
     @property
     def logs(self) -> Path:

@@ -119,13 +119,14 @@ class _Bench:
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         make_project(folder / "project", f"bench.gateway.{uuid.uuid4().hex[:8]}")
-        update = {"project": folder / "project", "home_override": folder / "home"}
-        settings = Settings().model_copy(update=update)
-        address = stack.enter_context(local_broker(settings.for_home(folder / "broker")))
-        self.settings = settings.model_copy(update={"kafka_bootstrap": address})
+        platform = Settings().for_home(folder / "broker")
+        address = stack.enter_context(local_broker(platform))
+        settings = platform.for_home(folder / "home")
+        settings = settings.model_copy(update={"project": folder / "project", "kafka_bootstrap": address})
+        self.settings = settings
         self.topic = load_contracts(settings.contracts_dir)[STREAM].rules.topic
         ensure_topics(self.settings, load_contracts(settings.contracts_dir).values())
-        broker = read_json(address_file(settings.for_home(folder / "broker")))["pid"]
+        broker = read_json(address_file(platform))["pid"]
         subprocess.run(["taskset", "-acp", _rest(), str(broker)], check=True, capture_output=True)
         self.key = create_key(keys_file(settings), tenant="tenant-000")[1]
         self.address, self.logs = address, folder / "logs"

@@ -55,7 +55,8 @@ def own_home(settings: Settings, *, keep_old: bool, fresh: bool = False, tell: T
     lock = _lock(settings)
     try:
         found = read_json(settings.home / "layout.json").get("layout")
-        has_data = any(path.name not in ("run", "logs") for path in settings.home.iterdir())
+        # Keys may be made before the first start.
+        has_data = any(path.name not in ("run", "logs", "gateway") for path in settings.home.iterdir())
         if has_data and found != LAYOUT and keep_old:
             moved = _aside(settings.home)
             settings.home.rename(moved)

@@ -41,8 +41,8 @@ def _serve(settings: "Settings") -> int:
     from serving_api.gateway.app import Gateway
     from serving_api.gateway.kafka import EventWriter
 
-    contracts = {name: contract for name, contract in load_contracts(settings.contracts_dir).items() if contract.stream}
-    writer = EventWriter(settings, [contract.rules.topic for contract in contracts.values()])
+    contracts = load_contracts(settings.contracts_dir)
+    writer = EventWriter(settings, [contract.rules.topic for contract in contracts.values() if contract.stream])
     gateway = Gateway(settings, contracts, writer)
     config = uvicorn.Config(
         gateway.app(),

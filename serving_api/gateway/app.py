@@ -60,7 +60,7 @@ class Gateway:
         self._keys = KeyRing(keys_file(settings))
         self._secrets = webhook_secrets(settings)
         self._limits = Limits(settings, limited=self.metrics.limited)
-        self._store = Store(settings.home / "gateway.db")
+        self._store = Store(settings.gateway_dir / "memory.db")
         self._limits.restore(self._store.usage())
         self._under_way: set[bytes] = set()
 
@@ -105,7 +105,7 @@ class Gateway:
                     self._store.forget(time.time())
                     forgotten = time.monotonic()
             except sqlite3.Error as error:
-                logger.warning("gateway.db cannot be written: %s", error)
+                logger.warning("memory.db cannot be written: %s", error)
 
     async def post_events(self, request: Request) -> Response:
         """Take events with an API key."""

@@ -25,11 +25,12 @@ class Streams:
 
     def __init__(self, settings: Settings, contracts: Mapping[str, Contract], writer: EventWriter) -> None:
         self._settings = settings
-        self._own = contracts
+        # What a database's table holds, only its database says.
+        self._own = {name: each for name, each in contracts.items() if each.stream and not each.stream.capture}
         self._catalog: Catalog | None = None
         self._problem = ""
         clock = instance_clock(settings.home)
-        self._intakes = {name: Intake(contract, writer, clock) for name, contract in contracts.items()}
+        self._intakes = {name: Intake(contract, writer, clock) for name, contract in self._own.items()}
 
     @property
     def contracts(self) -> dict[str, Contract]:

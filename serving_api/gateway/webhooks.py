@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 def webhook_secrets(settings: Settings) -> Watched[Secrets]:
     """The secrets, as their file is now."""
-    path = settings.webhook_secrets or settings.home / "webhook-secrets.json"
+    path = settings.webhook_secrets or settings.gateway_dir / "webhook-secrets.json"
     return Watched(path, _read_secrets, {})
 
 

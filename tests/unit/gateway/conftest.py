@@ -51,11 +51,9 @@ class Door:
     """A gateway that is talked to without a socket."""
 
     def __init__(self, settings, contracts=None):
-        found = contracts or load_contracts(PROJECT / "contracts")
         self.settings = settings
         self.writer = MemoryWriter()
-        streams = {name: contract for name, contract in found.items() if contract.stream}
-        self.gateway = Gateway(settings, streams, self.writer)
+        self.gateway = Gateway(settings, contracts or load_contracts(PROJECT / "contracts"), self.writer)
         self.token = create_key(keys_file(settings), tenant="UA")[1]
         self.runner = asyncio.Runner()
         transport = httpx.ASGITransport(self.gateway.app())

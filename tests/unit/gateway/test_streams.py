@@ -5,6 +5,7 @@ import shutil
 from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.settings import PROJECT
+from tests.captures import captured_project
 from tests.streams import flight_event
 
 UA = flight_event(0)
@@ -39,3 +40,10 @@ def test_a_published_contract_counts_without_a_restart(door, tmp_path, contracts
     (door.settings.home / "catalog.db").write_text("no database")
     look()
     assert door.post(UA | {"gate": "C7"}).status_code == 202
+
+
+def test_nobody_writes_changes_of_a_database_but_the_database(doors, tmp_path, contracts):
+    captured = load_contracts(captured_project(tmp_path / "project", {}).contracts_dir)
+    door = doors(contracts | captured)
+    assert door.post({"op": "d"}, path="/v1/streams/customers/events").status_code == 404
+    assert "customers" not in door.get("/docs").text

@@ -67,7 +67,7 @@ def contracts(folder: Path, webhooks: object):
 @pytest.fixture
 def door(doors, tmp_path):
     made = doors(contracts(tmp_path / "contracts", {"stripe": STRIPE, "github": GITHUB}))
-    (made.settings.home / "webhook-secrets.json").write_text(json.dumps(SECRETS))
+    (made.settings.gateway_dir / "webhook-secrets.json").write_text(json.dumps(SECRETS))
     return made
 
 
@@ -115,7 +115,7 @@ def test_github_names_delivery_and_event_in_headers(door):
 def test_a_rotated_secret_is_valid_beside_the_new_one_until_it_is_removed(door):
     assert stripe(door, secret="old").status_code == 202  # noqa: S106
     secrets = {"payments": {"stripe": {"acme": ["new"]}}}
-    (door.settings.home / "webhook-secrets.json").write_text(json.dumps(secrets))
+    (door.settings.gateway_dir / "webhook-secrets.json").write_text(json.dumps(secrets))
     assert stripe(door, BODY + b" ", secret="old").status_code == 401  # noqa: S106
     assert stripe(door, BODY + b" ").status_code == 202
 

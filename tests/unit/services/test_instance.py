@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from freshdata.api_keys import create_key, keys_file, read_keys
 from freshdata.errors import AlreadyRunningError
 from freshdata.services.instance import choose_instance, own_home, platform_file, platform_state
 from freshdata.settings import Settings, current_instance
@@ -59,6 +60,12 @@ def test_another_layout_is_moved_aside_or_emptied(settings, layout):
     (settings.home / "warehouse" / "gold").mkdir(parents=True)
     with own_home(settings, keep_old=False):
         assert not (settings.home / "warehouse").exists()
+
+
+def test_keys_that_were_made_before_the_first_start_stay(settings):
+    create_key(keys_file(settings), tenant="UA")
+    with own_home(settings, keep_old=True):
+        assert len(read_keys(keys_file(settings))) == 1
 
 
 def test_a_fresh_instance_starts_from_nothing(settings):
