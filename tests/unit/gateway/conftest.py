@@ -60,8 +60,8 @@ class Door:
         self.client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
     def send(self, content, *, token=None, path=EVENTS, **headers):
-        """The request that posts events: JSON, or bytes as they are."""
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        """The request that posts events: JSON, or bytes, all at once or as they come."""
+        data = json.dumps(content).encode() if isinstance(content, dict | list) else content
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         default = {"Authorization": f"Bearer {token or self.token}", "Content-Type": "application/json"}
         return self.client.post(path, content=data, headers=default | names)

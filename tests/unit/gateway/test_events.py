@@ -4,8 +4,10 @@ import asyncio
 import gzip
 import json
 
+import jsonschema
 import pytest
 
+from serving_api.gateway import body
 from serving_api.gateway.body import MAX_BODY, MAX_EVENTS
 from serving_api.gateway.kafka import Failure
 from tests.streams import START, flight_event
@@ -22,7 +24,7 @@ def lines(events):
 
 
 @pytest.mark.parametrize(
-    ("body", "headers"),
+    ("events", "headers"),
     [
         (mine(3), {}),
         (json.dumps(mine(3), indent=2).encode(), {"Content_Type": "application/json; charset=utf-8"}),
@@ -31,8 +33,8 @@ def lines(events):
         (gzip.compress(lines(mine(3))), {"Content_Type": "application/x-ndjson", "Content_Encoding": "gzip"}),
     ],
 )
-def test_events_come_as_an_array_or_as_lines_packed_or_not(door, body, headers):
-    answer = door.post(body, **headers)
+def test_events_come_as_an_array_or_as_lines_packed_or_not(door, events, headers):
+    answer = door.post(events, **headers)
     assert (answer.status_code, answer.json()) == (202, {"accepted": 3, "rejected": 0, "errors": []})
     assert door.values == mine(3)
 
@@ -125,6 +127,18 @@ def test_a_body_that_says_it_is_too_large_is_not_read(door):
     assert answer.headers["Connection"] == "close"
 
 
+def test_a_body_that_does_not_come_is_given_up(door, monkeypatch):
+    monkeypatch.setattr(body, "READ_SECONDS", 0.05)
+
+    async def slowly():
+        yield b"["
+        await asyncio.sleep(60)
+
+    answer = door.post(slowly())
+    assert answer.status_code == 408
+    assert answer.headers["Connection"] == "close"
+
+
 def test_without_kafka_nothing_waits(door):
     door.writer.available = False
     answer = door.post(UA)
@@ -172,9 +186,13 @@ def test_the_interface_describes_itself_from_the_contracts(door, contracts):
     described = door.get("/openapi.json").json()
     streams = [name for name, contract in contracts.items() if contract.stream]
     assert list(described["paths"]) == [f"/v1/streams/{name}/events" for name in streams]
-    schema = described["components"]["schemas"]["flight_events"]
-    assert "event_id" in schema["required"]
-    assert schema["properties"]["flight"]["maximum"] == 9999
+    for schema in described["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    events = jsonschema.Draft202012Validator(described["components"]["schemas"]["flight_events"])
+    assert events.is_valid(UA)
+    assert not events.is_valid(UA | {"flight": 10_000})
+    outcome = jsonschema.Draft202012Validator(described["components"]["schemas"]["Outcome"])
+    outcome.validate(door.post([UA, {}]).json())
     page = door.get("/docs")
     assert all(f"/v1/streams/{name}/events" in page.text for name in streams)
     # It works where there is no Internet.
