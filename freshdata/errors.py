@@ -125,6 +125,10 @@ class ContractError(FreshDataError):
         self.contract = contract
 
 
+class SampleError(FreshDataError):
+    """A stream cannot be made from a sample: it holds no events, or lacks what a stream must have."""
+
+
 class EvolutionError(ContractError):
     """A new version of a contract would break what is stored or sent, and was not published.
 

@@ -20,6 +20,7 @@ from freshdata.cli import (
     replay,
     services,
     snapshot,
+    stream,
     verify,
     worker,
 )
@@ -38,7 +39,7 @@ app.command(help="Run the main job on real data, end to end, and check every num
 app.command(help="Start the platform and leave it running.")(services.up)
 app.command(help="Stop the platform.")(services.down)
 app.command(help="What runs, on which port, and how fresh each table is.")(services.status)
-app.command(help="Replay the sample's events into Kafka.")(produce.produce)
+app.command(help="Replay the sample's events into Kafka, or send a file to a stream.")(produce.produce)
 app.command(help="Run the stream worker of one stream until it is stopped.")(worker.worker)
 app.command(help="Run the event gateway, the HTTP door to Kafka, until it is stopped.")(gateway.gateway)
 app.command(help="Compare Kafka, Bronze, quarantine, Silver and Gold row by row.")(verify.verify)
@@ -58,6 +59,7 @@ app.command(help="What made a table's rows: each commit's code, run and upstream
 app.add_typer(contract.app, name="contract")
 app.add_typer(key.app, name="key")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(stream.app, name="stream")
 
 
 def main() -> None:

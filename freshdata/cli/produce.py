@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +18,9 @@ HistoryDays = Annotated[int, typer.Option(min=0, max=365, help="Live: days befor
 
 
 def produce(
+    stream: Annotated[str | None, typer.Argument(help="Stream to send a file to; the sample's when left out.")] = None,
     *,
+    file: Annotated[Path | None, typer.Option(help="File of JSON Lines with the stream's events.")] = None,
     months: Months = 1,
     disorder: Disorder = True,
     seed: Seed = 2013,
@@ -25,7 +28,10 @@ def produce(
     live: Live = False,
     history_days: HistoryDays = 7,
 ) -> None:
-    """Replay the sample's events into Kafka; what has been sent already is not sent again."""
+    """Replay the sample's events into Kafka, what it lacks of them; or send a file to a stream of your own."""
+    if stream is not None or file is not None:
+        _send(stream, file)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -54,5 +60,34 @@ def produce(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console.print(f"[bold]{summary.sent:,}[/bold] messages sent, the newest of {summary.last:%Y-%m-%d %H:%M} UTC.")
-    for stream, kinds in summary.kinds.items():
-        console.print(f"  {stream}: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()))
+    for name, kinds in summary.kinds.items():
+        console.print(f"  {name}: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()))
+
+
+def _send(stream: str | None, file: Path | None) -> None:
+    from rich.console import Console
+
+    from freshdata.cli.output import console
+    from freshdata.contracts import load_contracts, stream_contract
+    from freshdata.errors import ConfigError
+    from freshdata.settings import load_settings
+    from freshdata.streams.send import send_file
+
+    if stream is None or file is None:
+        raise ConfigError(
+            "A stream and a file belong together.", remedy="Write `freshdata produce STREAM --file FILE.jsonl`."
+        )
+    settings = load_settings()
+    contract = stream_contract(load_contracts(settings.contracts_dir), stream)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        status.update(f"Sending: {done:,}")
+
+    with Console(stderr=True).status("Sending") as status:
+        sent = send_file(settings, contract, file, advance)
+    console().print(f"[bold]{sent.messages:,}[/bold] messages sent to {contract.rules.topic}.")
+    if sent.keyless:
+        console().print(f"{sent.keyless:,} of them have no key, and go to quarantine.")
