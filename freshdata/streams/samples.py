@@ -32,7 +32,7 @@ class Sample:
         topic: The topic they are read from, if it is one.
         partitions: Its number of partitions.
         types: Column types that are known and not to be guessed: those of a table.
-        required: Columns of the table that are never null.
+        required: Columns of the table that are nowhere null.
     """
 
     source: str
@@ -105,10 +105,12 @@ def read_table(settings: Settings, name: str) -> Sample:
         SampleError: it has no rows.
     """
     table = load_table(open_catalog(settings), name)
-    found = table.scan(limit=MOST_ROWS).to_arrow()
+    # Columns that begin with an underscore are the platform's own.
+    wanted = tuple(column for column in table.schema().column_names if not column.startswith("_"))
+    found = table.scan(limit=MOST_ROWS, selected_fields=wanted).to_arrow()
     known = {field.name: field.type for field in found.schema}
     rows = [{column: _written(value) for column, value in row.items()} for row in found.to_pylist()]
-    required = frozenset(field.name for field in table.schema().fields if field.required)
+    required = frozenset(name for name in wanted if not found[name].null_count)
     return _refuse_empty(Sample(f"the table {name}", rows, types=known, required=required), f"Table {name} has no rows")
 
 

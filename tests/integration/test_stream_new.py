@@ -121,11 +121,14 @@ def test_from_samples_to_gold(empty, environment, freshdata, tmp_path):
         assert {f"contract_rules@silver/{name}", f"tenant_freshness@silver/{name}"} <= names
     # A topic with these very events tells the same stream; a table's rows tell it without guessing types.
     topic = load_contracts(empty.contracts_dir)["readings"].rules.topic
-    for source in (("--topic", topic), ("--table", "silver.readings")):
-        told = json.loads(freshdata("stream", "new", "again", *source, "--dry-run", "--json"))
+    for name, source, key in (
+        ("readings", ("--topic", topic), "@key"),
+        ("copies", ("--table", "silver.readings"), "key"),
+    ):
+        told = json.loads(freshdata("stream", "new", name, *source, "--dry-run", "--json"))
         decided = {each["what"]: each["value"] for each in told["decisions"]}
-        assert decided["key"] in ("@key", "key")
-        assert decided["event time"] == "time"
+        assert (decided["key"], decided["event time"]) == (key, "time")
+        assert not any(what.startswith("_") for what in decided)
 
 
 def assert_rides(settings):
