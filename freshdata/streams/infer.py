@@ -343,13 +343,13 @@ class _Inference:
             if each.personal:
                 why = f"{why}; looks like personal data"
             name = each.name if each.name == each.source_name else f"{each.name} ({each.source_name})"
-            self.decide(name, form, why, review=each.review or each.personal)
+            self.decide(f"field {name}", form, why, review=each.review or each.personal)
         for kept in self.kept:
             columns = ", ".join(inner.name for inner in kept.inner)
             why = f"{kept.why}; Silver: {columns}" if columns else kept.why
             if personal := [inner.name for inner in kept.inner if PERSONAL_NAME.search(inner.name)]:
                 why = f"{why}; {', '.join(personal)} looks like personal data"
-            self.decide(kept.source_name, "kept in _extra", why, review=True)
+            self.decide(f"field {kept.source_name}", "kept in _extra", why, review=True)
         if self.sample.broken:
             self.decide("broken messages", self.sample.broken, "they are no JSON objects, and would go to quarantine")
 

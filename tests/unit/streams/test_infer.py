@@ -70,7 +70,7 @@ def test_a_few_broken_values_do_not_hide_the_type():
     events[4]["startedAt"] = "yesterday"
     stream = inferred(events)
     assert (types(stream)["seats"], stream.event_time) == ("bigint", "started_at")
-    [seats] = [each for each in stream.decisions if each.what == "seats"]
+    [seats] = [each for each in stream.decisions if each.what == "field seats"]
     assert seats.review
     assert "1 of 500 values" in seats.why
 
