@@ -1,9 +1,10 @@
 """Turn consumed messages into Bronze rows, quarantine rows and the progress that accounts for every one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from freshdata.contracts import Contract
 from freshdata.contracts.changes import decoder_of
 from freshdata.contracts.decode import Decoded, key_bytes, record_timestamps
 from freshdata.contracts.named import Schemas
-from freshdata.errors import SchemasUnknownError
+from freshdata.errors import RegistryDownError, SchemasUnknownError
 from freshdata.lake.catalog import QUARANTINE_SCHEMA, UTC_TIMESTAMP
 from freshdata.lake.progress import PartitionProgress
 from stream_workers.dedupe import DedupeIndex, key_hashes
@@ -131,17 +132,15 @@ class Batch:
         self.done[partition] = self.done.get(partition, PartitionProgress(0)).after(done)
 
 
-class SchemasWaitError(Exception):
+class SchemasWaitError(RegistryDownError):
     """Partitions wait for schemas that the registry does not tell now.
 
     Attributes:
-        why: What the registry did instead.
         partitions: The partitions.
     """
 
-    def __init__(self, why: SchemasUnknownError, partitions: frozenset[int]) -> None:
-        super().__init__(str(why))
-        self.why = why
+    def __init__(self, down: RegistryDownError, partitions: frozenset[int]) -> None:
+        super().__init__(down.url, down.why)
         self.partitions = partitions
 
 
@@ -304,10 +303,17 @@ def _without_refused(decoded: Decoded, records: Records, states: dict[int, Parti
     return Decoded(rows, decoded.positions[~refused], sorted(decoded.rejected + again))
 
 
-def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows with a table's columns: one that they lack, as they were decoded under an older contract, is null."""
+def conform(rows: pa.Table, schema: pa.Schema, renamed: Mapping[str, str] = MappingProxyType({})) -> pa.Table:
+    """Rows with a table's columns: one that they lack, as they were decoded under an older contract, is null.
+
+    Args:
+        rows: The rows.
+        schema: The table's columns.
+        renamed: Former names of its columns, and what each is called now.
+    """
     if rows.schema.equals(schema):
         return rows
+    rows = rows.rename_columns([renamed.get(name, name) for name in rows.column_names])
     known = set(rows.column_names)
     columns = [rows[field.name] if field.name in known else pa.nulls(len(rows), field.type) for field in schema]
     return pa.table(columns, schema.names).cast(schema)

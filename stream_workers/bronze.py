@@ -17,7 +17,7 @@ from freshdata.lake.catalog import ensure_stream_tables
 from freshdata.lake.commits import check_cluster, commit_batch
 from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
-from freshdata.lake.publication import ID_PROPERTY, followed_contract
+from freshdata.lake.publication import ID_PROPERTY, followed_contract, renamed_columns
 from stream_workers.batch import BEGINNING_OF_TIME, MICROSECOND, Batch, PartitionState, Processor, conform
 from stream_workers.dedupe import DedupeIndex
 from stream_workers.enrich import Enricher
@@ -175,8 +175,10 @@ class BronzeWriter:
         schema = self.bronze.schema().as_arrow()
         if not batch.rows:
             return schema.empty_table()
+        renamed = renamed_columns(self.bronze)
         return pa.concat_tables(
-            conform(rows, schema).filter(pa.array(keep)) for rows, keep in zip(batch.rows, batch.admitted, strict=True)
+            conform(rows, schema, renamed).filter(pa.array(keep))
+            for rows, keep in zip(batch.rows, batch.admitted, strict=True)
         )
 
     def _commit_rejected(self, batch: Batch) -> None:
@@ -215,7 +217,7 @@ class BronzeWriter:
         if not batch.rows:
             return []
         schema = self.bronze.schema().as_arrow()
-        rows = pa.concat_tables(conform(rows, schema) for rows in batch.rows)
+        rows = pa.concat_tables(conform(rows, schema, renamed_columns(self.bronze)) for rows in batch.rows)
         return write_data_files(self.bronze, rows, only=np.concatenate(batch.admitted))
 
     def _watermark(self, merged: Progress) -> dict[str, str]:

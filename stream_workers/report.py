@@ -113,7 +113,7 @@ class CommitReporter:
             error: The failure.
         """
         self.metrics.unread()
-        delay = retry.failed(error.why, time.monotonic())
+        delay = retry.failed(error, time.monotonic())
         logger.warning(
             "unread stream=%s partitions=%s attempt=%d retry_in=%.0fs error=%s",
             self.contract.name,

@@ -1,18 +1,20 @@
 """``freshdata contract``."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog import Catalog
-
     from freshdata.contracts import Contract
-    from freshdata.contracts.evolution import Change
+    from freshdata.publishing import Publication
     from freshdata.settings import Settings
+    from freshdata.trial import Events, Trial
 
 app = typer.Typer(no_args_is_help=True, help="Look at the data contracts, and publish their new versions.")
 Name = Annotated[str, typer.Argument(help="Name of the contract.")]
+EVENTS_AT_ONCE = 50_000
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -69,36 +71,111 @@ def lint() -> None:
 def diff(name: Name, *, as_json: AsJson = False) -> None:
     """Compare a stream's contract file with what is published; exit code 1 if it could not be published."""
     from freshdata.lake.catalog import open_catalog
+    from freshdata.publishing import plan_publication
     from freshdata.settings import load_settings
 
     settings = load_settings()
     contract = _stream(_known(settings, name), name)
-    changes, published = _against_published(open_catalog(settings), contract)
-    _print(contract, published, changes, as_json=as_json, done=False)
-    if not all(change.compatible for change in changes):
+    plan = plan_publication(settings, open_catalog(settings), contract)
+    _print(plan, as_json=as_json, done=False)
+    if not plan.allowed:
         raise typer.Exit(1)
 
 
 @app.command()
 def publish(name: Name, *, as_json: AsJson = False) -> None:
-    """Publish a stream's contract file: its table gets the new columns, and running workers go by it."""
-    from freshdata.contracts.evolution import compare, refuse_breaking
-    from freshdata.lake.catalog import ensure_stream_tables, open_catalog
-    from freshdata.lake.publication import followed_contract
+    """Publish a stream's contract file: its schema is registered, its table follows, and running workers go by it."""
+    from freshdata.lake.catalog import open_catalog
+    from freshdata.publishing import publish_contract
     from freshdata.settings import load_settings
 
     settings = load_settings()
     contracts = _known(settings, name)
-    contract, catalog = _stream(contracts, name), open_catalog(settings)
-    changes, published = _against_published(catalog, contract)
-    if published:
-        refuse_breaking(published, contract, changes)
-    bronze, _ = ensure_stream_tables(catalog, contract, contracts)
-    followed = followed_contract(bronze, contract)
-    if followed is not contract:
-        # Somebody has published a newer version since it was compared.
-        refuse_breaking(followed, contract, compare(followed, contract))
-    _print(contract, published, changes, as_json=as_json, done=True)
+    contract = _stream(contracts, name)
+    _print(publish_contract(settings, open_catalog(settings), contract, contracts), as_json=as_json, done=True)
+
+
+@app.command("test")
+def try_contract(
+    name: Name,
+    *,
+    file: Annotated[Path | None, typer.Option(help="Events to try it on, one a line; else the stream's topic.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Of the topic, at most about so many events a partition.")
+    ] = 100_000,
+    as_json: AsJson = False,
+) -> None:
+    """Try a contract file on the events of a sample file or of its topic; exit code 1 if it refuses some."""
+    import json
+    from dataclasses import asdict
+
+    from freshdata.cli.output import console
+    from freshdata.contracts.changes import decoder_of
+    from freshdata.registry import schema_source
+    from freshdata.settings import load_settings
+    from freshdata.trial import try_events
+
+    settings = load_settings()
+    contract = _stream(_known(settings, name), name)
+    batches = _file_events(settings, file) if file else _topic_events(settings, contract.rules.topic, limit)
+    with console().status(f"Trying {name} {contract.version}"):
+        trial = try_events(decoder_of(contract, schema_source(settings)), batches)
+    if as_json:
+        typer.echo(json.dumps({"contract": name, "version": contract.version} | asdict(trial)))
+    else:
+        _print_trial(contract, trial)
+    if trial.problems:
+        raise typer.Exit(1)
+
+
+def _file_events(settings: "Settings", file: Path) -> "Iterator[Events]":
+    from itertools import islice
+
+    import numpy as np
+
+    from freshdata.clock import instance_clock
+    from freshdata.errors import ConfigError
+
+    now = int(instance_clock(settings.home).now().timestamp() * 1000)
+    try:
+        with file.open("rb") as lines:
+            events = (line.rstrip(b"\r\n") for line in lines if line.strip())
+            while batch := list(islice(events, EVENTS_AT_ONCE)):
+                yield list(batch), None, np.full(len(batch), now)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.", remedy="Name a file of events.") from error
+
+
+def _topic_events(settings: "Settings", topic: str, limit: int) -> "Iterator[Events]":
+    from freshdata.contracts.decode import record_timestamps
+    from freshdata.services.kafka import end_offsets
+    from freshdata.verify.topic import read_messages
+
+    for partition, end in end_offsets(settings, topic).items():
+        taken = 0
+        for messages in read_messages(settings, topic, partition, end):
+            times = record_timestamps((message.timestamp()[1] for message in messages), len(messages))
+            yield [message.value() for message in messages], [message.key() for message in messages], times
+            taken += len(messages)
+            if taken >= limit:
+                break
+
+
+def _print_trial(contract: "Contract", trial: "Trial") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from freshdata.cli.output import console
+    from freshdata.quarantine.payload import printable
+
+    if trial.problems:
+        table = Table("events", "what is wrong", "for example", header_style="bold")
+        for problem in trial.problems.values():
+            examples = ", ".join(f"{number:,}" for number in problem.examples)
+            table.add_row(f"{problem.events:,}", escape(printable(problem.reason)), f"no. {examples}")
+        console().print(table)
+    mark = "[red]✗[/red]" if trial.problems else "[green]✓[/green]"
+    console().print(f"{mark} {contract.name} {contract.version} takes {trial.accepted:,} of {trial.events:,} events.")
 
 
 def _known(settings: "Settings", name: str) -> "dict[str, Contract]":
@@ -121,35 +198,25 @@ def _stream(contracts: "dict[str, Contract]", name: str) -> "Contract":
     return contracts[name]
 
 
-def _against_published(catalog: "Catalog", contract: "Contract") -> "tuple[list[Change], Contract | None]":
-    """What publishing a contract would change, and what is published now."""
-    from freshdata.contracts.evolution import compare
-    from freshdata.lake.publication import published_contract
-
-    exists = catalog.table_exists(contract.table)
-    published = published_contract(catalog.load_table(contract.table)) if exists else None
-    return compare(published, contract) if published else [], published
-
-
-def _print(
-    contract: "Contract", published: "Contract | None", changes: "list[Change]", *, as_json: bool, done: bool
-) -> None:
+def _print(plan: "Publication", *, as_json: bool, done: bool) -> None:
     import json
 
     from rich.table import Table
 
     from freshdata.cli.output import console
 
+    contract, published, changes = plan.contract, plan.published, plan.changes
     before = published.version if published else None
     if as_json:
         outcome = {
             "contract": contract.name,
             "file": contract.version,
             "published": contract.version if done else before,
+            "before": before,
+            "publishable": plan.allowed,
+            "schema": plan.schema,
         }
-        listed = [vars(change) for change in changes]
-        refused = any(not change.compatible for change in changes)
-        typer.echo(json.dumps(outcome | {"before": before, "publishable": not refused, "changes": listed}))
+        typer.echo(json.dumps(outcome | {"changes": [vars(change) for change in changes]}))
         return
     if changes:
         table = Table("", "what", "rule", "change", header_style="bold")
@@ -159,6 +226,7 @@ def _print(
         console().print(table)
     if done:
         state = "is published" if changes or not published else "was published already"
-        console().print(f"[green]✓[/green] {contract.name} {contract.version} {state}.")
+        schema = "" if plan.schema is None else f", its schema has the id {plan.schema}"
+        console().print(f"[green]✓[/green] {contract.name} {contract.version} {state}{schema}.")
     elif not changes:
         console().print(f"{contract.name}: " + ("no difference." if published else "nothing is published yet."))

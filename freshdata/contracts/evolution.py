@@ -1,14 +1,22 @@
 """Compare two versions of a contract: what changed, and whether what is stored and sent still fits.
 
-The rule behind all the others: an event that the published version accepts, its successor accepts too, with the same
-values, in the same columns. Then old files are never touched, a worker may change versions between two batches, and a
-replay under the newest version gives what the older ones stored.
+Fields are told apart by their ids, so one that is called otherwise is still the same. What a change breaks has three
+kinds, and the contract's mode says which may not be broken:
+
+- *storage*: what the stored rows rest on. It may never be broken, whatever the mode.
+- *backward* (``BACKWARD``, ``FULL``): an event that the published version accepts, its successor accepts too, with the
+  same values in the same columns. Then a worker may change versions between two batches, and a replay under the newest
+  version gives what the older ones stored.
+- *forward* (``FORWARD``, ``FULL``): an event that the new version accepts, whoever reads by the published one
+  understands; fields that are new he passes over.
+
+With ``_TRANSITIVE`` they hold against every earlier version, not just the last.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -30,8 +38,9 @@ FIXED = {
     "dedupe_key": ("dedupeKey", "repeats of the events stored so far would not be recognised"),
     "version_field": ("versionField", "repeats of the events stored so far would not be recognised"),
 }
+Breaks = Literal["storage", "backward", "forward"]
 NARROWED = "events that were right would go to quarantine"
-JUDGED_APART = {"unknown_fields", "max_future", "enrichments", "operations"}
+JUDGED_APART = {"compatibility", "unknown_fields", "max_future", "enrichments", "operations"}
 REMEDY = (
     "`freshdata contract diff {name}` compares the file with what is published. What cannot stay as it is becomes a "
     "new optional field beside it, or a new stream: a contract with another name and topic."
@@ -46,8 +55,9 @@ class Change:
         field: The field, or the stream's property, or an empty string for the document as a whole.
         rule: What of it changed, for example ``type`` or ``enum``.
         reason: What changed from what to what; of an incompatible change also why it is refused.
-        compatible: Whether the change may be published.
+        compatible: Whether the change may be published in the contract's mode.
         judging: Whether it changes what events must look like, or which columns they get: the version must go up.
+        breaks: What it breaks, whatever the mode.
     """
 
     field: str
@@ -55,15 +65,57 @@ class Change:
     reason: str
     compatible: bool = True
     judging: bool = True
+    breaks: tuple[Breaks, ...] = ()
 
 
 def _refused(field: str, rule: str, reason: str) -> Change:
-    return Change(field, rule, reason, compatible=False, judging=field != "")
+    return Change(field, rule, reason, judging=field != "", breaks=("storage",))
 
 
-def compare(published: Contract, new: Contract) -> list[Change]:
-    """All differences between a published contract and a new version of it; none when the two say the same."""
-    changes = list(_column_changes(published, new))
+def compare(published: Contract, new: Contract, earlier: Sequence[Contract] = ()) -> list[Change]:
+    """All differences between a published contract and a new version of it; none when the two say the same.
+
+    Args:
+        published: The contract that is published.
+        new: The contract that is to follow it.
+        earlier: The versions that were published before: in a transitive mode they are compared too, and what they
+            forbid comes last.
+    """
+    mode = mode_of(new)
+    changes = [_judged(change, mode, published) for change in _changes(published, new)]
+    if mode.endswith("_TRANSITIVE"):
+        known = {(change.field, change.rule) for change in changes if not change.compatible}
+        for before in earlier:
+            for change in _event_changes(before, new):
+                judged = _judged(change, mode, before)
+                if not judged.compatible and (change.field, change.rule) not in known:
+                    known.add((change.field, change.rule))
+                    changes.append(replace(judged, reason=f"{judged.reason} (since version {before.version})"))
+    return changes
+
+
+def mode_of(contract: Contract) -> str:
+    """How a contract's versions must be compatible; a lookup's are by the stored rows alone."""
+    return contract.stream.compatibility if contract.stream else "BACKWARD"
+
+
+def renames(published: Contract, new: Contract) -> dict[str, str]:
+    """The columns that have another name by now: former name to new one."""
+    names = {column.id: column.name for column in published.columns}
+    return {names[column.id]: column.name for column in new.columns if names.get(column.id, column.name) != column.name}
+
+
+def _judged(change: Change, mode: str, published: Contract) -> Change:
+    forbidden = {"storage"} | {kind for kind in ("backward", "forward") if mode.lower().startswith((kind, "full"))}
+    broken = forbidden & set(change.breaks)
+    reason = change.reason
+    if broken == {"forward"}:
+        reason += f": whoever reads by version {published.version} would not understand the new events ({mode})"
+    return replace(change, reason=reason, compatible=not broken)
+
+
+def _changes(published: Contract, new: Contract) -> list[Change]:
+    changes = list(_event_changes(published, new))
     if published.stream and new.stream:
         changes += _rule_changes(published.stream, new.stream)
     elif published.kind != new.kind:
@@ -79,6 +131,30 @@ def compare(published: Contract, new: Contract) -> list[Change]:
         reason = f"{new.version} is published already, with other contents: raise it"
         changes.append(_refused("", "version", reason))
     return changes
+
+
+def _event_changes(published: Contract, new: Contract) -> Iterator[Change]:
+    """What changes of the fields."""
+    before = {column.id: column for column in published.columns}
+    after = {column.id: column for column in new.columns}
+    names = {column.name: column.id for column in published.columns}
+    for identity, column in after.items():
+        if identity in before:
+            yield from _changes_of(before[identity], column, tenant=_is_tenant(published, before[identity].name))
+        elif column.name in names:
+            reason = f"is published with the id {names[column.name]}: another field needs another name"
+            yield _refused(column.name, "id", reason)
+        elif column.required:
+            reason = "a new field cannot be required: the events sent so far lack it, and so do the stored rows"
+            yield Change(column.name, "required", f"{reason}; make it optional", breaks=("backward",))
+        else:
+            yield Change(column.name, "added", f"new optional field, {column.type}")
+    for column in [column for column in published.columns if column.id not in after]:
+        # Also how a file that was written from an older version is told from one that means it: it may not leave out
+        # what somebody else has published meanwhile.
+        reason = "is published and not in the file, which may stem from an older version; producers may still send it"
+        why = f"{reason}, and the stored rows have it: leave it in, as an optional field"
+        yield Change(column.name, "removed", why, breaks=("backward", "forward") if column.required else ("backward",))
 
 
 def refuse_breaking(published: Contract, new: Contract, changes: list[Change]) -> None:
@@ -107,40 +183,32 @@ def widens(before: pa.DataType, after: pa.DataType) -> bool:
     return before == after or (before, after) == (pa.int32(), pa.int64())
 
 
-def _column_changes(published: Contract, new: Contract) -> Iterator[Change]:
-    before = {column.name: column for column in published.columns}
-    after = {column.name: column for column in new.columns}
-    for name, column in after.items():
-        if name in before:
-            yield from _changes_of(before[name], column, tenant=_is_tenant(published, name))
-        elif column.required:
-            reason = "a new field cannot be required: the events sent so far lack it, and so do the stored rows"
-            yield _refused(name, "required", f"{reason}; make it optional")
-        else:
-            yield Change(name, "added", f"new optional field, {column.type}")
-    for name in [name for name in before if name not in after]:
-        # Also how a file that was written from an older version is told from one that means it: it may not leave out
-        # what somebody else has published meanwhile.
-        reason = "is published and not in the file, which may stem from an older version; producers may still send it"
-        yield _refused(name, "removed", f"{reason}, and the stored rows have it: leave it in, as an optional field")
-
-
 def _is_tenant(contract: Contract, name: str) -> bool:
     return contract.stream is not None and contract.stream.tenant_field == name
 
 
 def _changes_of(before: Column, after: Column, *, tenant: bool) -> Iterator[Change]:
     name = after.name
-    if before.source_name != after.source_name:
-        yield _refused(name, "physicalName", "events name it so; one that names it otherwise would lack it")
+    moved: tuple[Breaks, ...] = ("forward",) if before.source_name != after.source_name else ()
+    if before.name != name:
+        yield Change(name, "renamed", f"{before.name} becomes {name}", breaks=moved)
+    elif moved:
+        what = f"{before.source_name} becomes {after.source_name} in events"
+        yield Change(name, "physicalName", what, breaks=moved)
+    if lost := {before.source_name, *before.aliases} - {after.source_name, *after.aliases}:
+        reason = f"events so far may name it {', '.join(sorted(lost))}: list that in its aliases"
+        yield Change(name, "aliases", reason, breaks=("backward",))
     if before.type != after.type:
         fits = widens(before.type, after.type) and not tenant
         why = "" if fits else ": the table's files are partitioned by it" if tenant else ": stored values would not fit"
-        yield Change(name, "type", f"{before.type} becomes {after.type}{why}", compatible=fits)
+        yield Change(
+            name, "type", f"{before.type} becomes {after.type}{why}", breaks=("forward",) if fits else ("storage",)
+        )
     if before.required and not after.required:
-        yield Change(name, "required", "required becomes optional")
+        yield Change(name, "required", "required becomes optional", breaks=("forward",))
     elif after.required and not before.required:
-        yield _refused(name, "required", "optional cannot become required: stored rows and sent events lack it")
+        why = "optional cannot become required: stored rows and sent events lack it"
+        yield Change(name, "required", why, breaks=("backward",))
     yield from _enum_changes(before, after)
     # An enum's members are tested alone, without the limits.
     yield from _limit_changes(name, {} if before.enum else before.limits, {} if after.enum else after.limits)
@@ -153,13 +221,16 @@ def _enum_changes(before: Column, after: Column) -> Iterator[Change]:
     if set(old) == set(new):
         return
     if not new:
-        yield Change(after.name, "enum", "any value is allowed")
+        yield Change(after.name, "enum", "any value is allowed", breaks=("forward",))
     elif not old or not set(old) <= set(new):
         gone = ", ".join(value for value in old if value not in new)
         what = f"{gone} cannot be removed" if old else "cannot be added to a field that took any value"
-        yield _refused(after.name, "enum", f"{what}: {NARROWED}")
+        gained = old and set(new) - set(old)
+        broken: tuple[Breaks, ...] = ("backward", "forward") if gained else ("backward",)
+        yield Change(after.name, "enum", f"{what}: {NARROWED}", breaks=broken)
     else:
-        yield Change(after.name, "enum", f"gained {', '.join(value for value in new if value not in old)}")
+        what = f"gained {', '.join(value for value in new if value not in old)}"
+        yield Change(after.name, "enum", what, breaks=("forward",))
 
 
 def _limit_changes(name: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
@@ -173,10 +244,13 @@ def _limit_changes(name: str, before: dict[str, Any], after: dict[str, Any]) -> 
         if old != new:
             shown = [limits.get(closed, limits.get(strict, "no limit")) for limits in (before, after)]
             why = f"{shown[0]} becomes {shown[1]}" + (f": {NARROWED}" if new > old else "")
-            yield Change(name, rule, why, compatible=new < old)
+            yield Change(name, rule, why, breaks=("forward",) if new < old else ("backward",))
     if (pattern := after.get("pattern")) != before.get("pattern"):
         why = "cannot be shown to take all that the former took; only removing it is sure to" if pattern else "removed"
-        yield Change(name, "pattern", why, compatible=not pattern)
+        broken: tuple[Breaks, ...] = ("forward",) if not pattern else ("backward",)
+        yield Change(
+            name, "pattern", why, breaks=("backward", "forward") if pattern and "pattern" in before else broken
+        )
 
 
 def _bound(limits: dict[str, Any], closed: str, strict: str, sign: int) -> tuple[Any, bool]:
@@ -202,13 +276,15 @@ def _rule_changes(before: StreamRules, after: StreamRules) -> Iterator[Change]:
         narrowed = after.unknown_fields == "quarantine"
         why = ": events with unknown fields were right so far" if narrowed else ""
         what = f"{before.unknown_fields} {'cannot become' if narrowed else 'becomes'} {after.unknown_fields}"
-        yield Change("unknownFieldPolicy", "policy", what + why, compatible=not narrowed)
+        yield Change("unknownFieldPolicy", "policy", what + why, breaks=("backward",) if narrowed else ())
     if before.max_future != after.max_future:
         narrowed = after.max_future < before.max_future
         why = f": {NARROWED}" if narrowed else ""
-        yield Change(
-            "maxFuture", "limit", f"{before.max_future} becomes {after.max_future}{why}", compatible=not narrowed
-        )
+        what = f"{before.max_future} becomes {after.max_future}{why}"
+        yield Change("maxFuture", "limit", what, breaks=("backward",) if narrowed else ())
+    if before.compatibility != after.compatibility:
+        what = f"{before.compatibility} becomes {after.compatibility}, from this version on"
+        yield Change("compatibility", "mode", what, judging=False)
     yield from _enrichment_changes(before, after)
     yield from _operation_changes(before.operations, after.operations)
 

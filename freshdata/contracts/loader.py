@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import yaml
@@ -15,7 +15,17 @@ from freshdata.contracts.anomalies import read_anomalies
 from freshdata.contracts.capture import CHANGE_COLUMNS, CHANGED_ON, OPERATION, read_capture
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
 from freshdata.contracts.heartbeat import read_duration, read_heartbeat
-from freshdata.contracts.model import ClusteringOrder, Column, CommitPolicy, Contract, Enrichment, StreamRules
+from freshdata.contracts.lifecycle import read_contact, read_lifecycle
+from freshdata.contracts.model import (
+    ClusteringOrder,
+    Column,
+    CommitPolicy,
+    Compatibility,
+    Contract,
+    Enrichment,
+    SchemaFormat,
+    StreamRules,
+)
 from freshdata.contracts.operations import read_operations
 from freshdata.contracts.webhooks import read_webhooks
 from freshdata.errors import ContractError
@@ -189,6 +199,8 @@ class _Reader:
             kind=kind,
             description=self.schema.description or "",
             owner=(self.odcs.team.name if self.odcs.team and hasattr(self.odcs.team, "name") else "") or "unowned",
+            contact=read_contact(self.odcs),
+            lifecycle=read_lifecycle(self.file, self.odcs),
             columns=columns,
             primary_key=primary_key,
             stream=self.rules({column.name: column for column in columns}, primary_key) if kind == "stream" else None,
@@ -287,6 +299,8 @@ class _Reader:
             webhooks=read_webhooks(
                 self.file, self.custom.get("webhooks"), columns, str(self.custom.get("tenantField", "tenant_id"))
             ),
+            compatibility=self.one_of("compatibility", get_args(Compatibility)),
+            schema_format=self.one_of("schemaFormat", get_args(SchemaFormat)),
         )
         self.check(rules, columns | (CHANGE_COLUMNS if captured else {}))
         return rules
@@ -294,6 +308,13 @@ class _Reader:
     def enrichments(self, columns: dict[str, Column]) -> tuple[Enrichment, ...]:
         event_date = str(self.custom.get("eventDateField", "event_date"))
         return read_enrichments(self.file, self.custom.get("enrichments") or [], columns, event_date, self.identifier)
+
+    def one_of(self, name: str, known: tuple[Any, ...]) -> Any:
+        """A property's value; the first of the known ones when it has none."""
+        value = self.custom.get(name, known[0])
+        if value not in known:
+            raise self.error(f"{name} is {value!r}.", f"Use one of {', '.join(known)}.")
+        return value
 
     def commit_policy(self) -> CommitPolicy:
         given = self.custom.get("commitPolicy") or {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -12,6 +12,10 @@ from freshdata.intervals import Granularity
 Kind = Literal["stream", "lookup"]
 UnknownFields = Literal["quarantine", "ignore", "keep"]
 ClusteringOrder = Literal["sort", "zorder"]
+Compatibility = Literal[
+    "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE", "NONE"
+]
+SchemaFormat = Literal["avro", "json"]
 # The column that keeps an event's unknown fields. A contract's own names begin with a letter.
 EXTRA = "_extra"
 
@@ -212,6 +216,8 @@ class StreamRules:
         capture: The table whose changes the events are; None when they are events of their own.
         anomalies: What counts as unusual of a day.
         webhooks: Sender to how its webhooks become events.
+        compatibility: How a version must be compatible with those that were published before it.
+        schema_format: What the contract is registered as in a schema registry.
     """
 
     topic: str
@@ -242,11 +248,39 @@ class StreamRules:
     capture: ChangeCapture | None
     anomalies: AnomalyRules
     webhooks: Mapping[str, Webhook]
+    compatibility: Compatibility
+    schema_format: SchemaFormat
 
     @property
     def identity(self) -> tuple[str, ...]:
         """Columns that tell which event a row is: of a change, with its place in the database's log."""
         return (*self.dedupe_key, self.version_field) if self.capture and self.version_field else self.dedupe_key
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """Until when a contract is supported.
+
+    Attributes:
+        deprecated: Whether its owner asks consumers and producers to leave it.
+        end_of_support: Day after which its owner no longer answers for it, or None.
+        end_of_life: Day after which its data may be gone, or None.
+    """
+
+    deprecated: bool = False
+    end_of_support: date | None = None
+    end_of_life: date | None = None
+
+    def warning(self, today: date) -> str:
+        """What whoever uses the contract must know today; empty when there is nothing."""
+        if self.end_of_life and today > self.end_of_life:
+            return f"its life ended on {self.end_of_life}"
+        if self.end_of_support and today > self.end_of_support:
+            return f"its support ended on {self.end_of_support}"
+        if not self.deprecated:
+            return ""
+        end = self.end_of_support or self.end_of_life
+        return f"it is deprecated, and supported until {end}" if end else "it is deprecated"
 
 
 @dataclass(frozen=True)
@@ -259,6 +293,8 @@ class Contract:
         kind: ``stream`` (fed by Kafka) or ``lookup`` (a small reference table).
         description: What the data is.
         owner: Owning team.
+        contact: Where to reach it, or an empty string.
+        lifecycle: Until when it is supported.
         columns: The fields, in contract order.
         primary_key: Primary key columns.
         stream: The stream rules; None for a lookup.
@@ -271,6 +307,8 @@ class Contract:
     kind: Kind
     description: str
     owner: str
+    contact: str
+    lifecycle: Lifecycle
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     stream: StreamRules | None

@@ -58,7 +58,7 @@ class NamedSchemas:
             else:
                 readers |= dict.fromkeys(positions, reader) if reader else {}
         if down:
-            raise SchemasUnknownError(down, waiting)
+            raise SchemasUnknownError(down, sorted(waiting))
         return payloads, readers
 
     def _reader(self, schema: int) -> Reader | None:

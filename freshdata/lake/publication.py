@@ -6,9 +6,12 @@ blindly: the second of two publications would overwrite the first.) Who loses co
 then. Commits of rows go on meanwhile; an old file is never touched, and reads as null where it lacks a column.
 """
 
+import base64
 import hashlib
+import json
 import random
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,7 +25,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DecimalType, IcebergType, IntegerType, ListType, LongType, NestedField
 
 from freshdata.contracts import Contract
-from freshdata.contracts.evolution import REMEDY, compare, refuse_breaking
+from freshdata.contracts.evolution import REMEDY, compare, refuse_breaking, renames
 from freshdata.contracts.loader import contract_text, parse_contract, version_key
 from freshdata.errors import EvolutionError, LakeError
 
@@ -30,6 +33,8 @@ CONTRACT_PROPERTY = "freshdata.contract"
 VERSION_PROPERTY = "freshdata.contract-version"
 # A short name of the document's contents, by which a worker sees cheaply that there is another one.
 ID_PROPERTY = "freshdata.contract-id"
+# The versions before, oldest first, packed: they differ little, so a hundred of them take a few kilobytes.
+HISTORY_PROPERTY = "freshdata.contract-history"
 MARKED_COLUMN = "_kafka_partition"
 ATTEMPTS = 20
 FIRST_DELAY_SECONDS = 0.02
@@ -44,6 +49,26 @@ def published_contract(table: Table) -> Contract | None:
     """
     text = table.properties.get(CONTRACT_PROPERTY)
     return parse_contract(".".join(table.name()), text) if text else None
+
+
+def earlier_contracts(table: Table) -> list[Contract]:
+    """The versions that were published in a Bronze table before the one that is, oldest first.
+
+    Raises:
+        ContractError: one is not what this version of the program can read.
+    """
+    return [parse_contract(".".join(table.name()), text) for text in _history(table)]
+
+
+def renamed_columns(table: Table) -> dict[str, str]:
+    """Former names of a table's columns, and what each is called now."""
+    now = {field.field_id: field.name for field in table.schema().fields}
+    return {
+        field.name: now[field.field_id]
+        for schema in table.schemas().values()
+        for field in schema.fields
+        if field.name not in now.values() and field.field_id in now
+    }
 
 
 def followed_contract(table: Table, own: Contract) -> Contract:
@@ -80,10 +105,11 @@ def publish(table: Table, contract: Contract, schema: pa.Schema) -> None:
         if published:
             if version_key(contract.version) < version_key(published.version):
                 return
-            refuse_breaking(published, contract, compare(published, contract))
-        _refuse_misfits(table, contract, wanted)
+            refuse_breaking(published, contract, compare(published, contract, earlier_contracts(table)))
+        renamed = renames(published, contract) if published else {}
+        _refuse_misfits(table, contract, wanted, renamed)
         if not same or _outdated(table, wanted):
-            _write(table, contract, wanted)
+            _write(table, contract, wanted, renamed)
 
     _until_taken(table, attempt)
 
@@ -114,6 +140,12 @@ def _contract_id(contract: Contract) -> str:
     return hashlib.sha256(contract_text(contract).encode()).hexdigest()[:16]
 
 
+def _history(table: Table) -> list[str]:
+    packed = table.properties.get(HISTORY_PROPERTY)
+    texts: list[str] = json.loads(zlib.decompress(base64.b64decode(packed))) if packed else []
+    return texts
+
+
 def _lacking(table: Table, wanted: Schema) -> list[NestedField]:
     return [field for field in wanted.fields if field.name not in table.schema().column_names]
 
@@ -124,10 +156,14 @@ def _outdated(table: Table, wanted: Schema) -> bool:
     return any(field.name not in stored or not _same(stored[field.name], field.field_type) for field in wanted.fields)
 
 
-def _refuse_misfits(table: Table, contract: Contract, wanted: Schema) -> None:
+def _refuse_misfits(table: Table, contract: Contract, wanted: Schema, renamed: dict[str, str]) -> None:
     """Refuse a contract whose columns the table has with other types, from whatever source they came."""
-    stored = {field.name: field.field_type for field in table.schema().fields}
+    names = set(table.schema().column_names)
     misfits = [
+        f"{new}: renamed: the table has a column of this name already" for new in renamed.values() if new in names
+    ]
+    stored = {renamed.get(field.name, field.name): field.field_type for field in table.schema().fields}
+    misfits += [
         f"{field.name}: type: the table has {stored[field.name]}, the contract {field.field_type}"
         for field in wanted.fields
         if field.name in stored and not _widens(stored[field.name], field.field_type)
@@ -152,25 +188,34 @@ def _same(stored: IcebergType, wanted: IcebergType) -> bool:
     return stored == wanted
 
 
-def _write(table: Table, contract: Contract, wanted: Schema) -> None:
+def _write(table: Table, contract: Contract, wanted: Schema, renamed: dict[str, str]) -> None:
     identity = _contract_id(contract)
     needed = {field.name: field for field in wanted.fields}
     with table.transaction() as transaction:
         with transaction.update_schema() as update:
             for field in _lacking(table, wanted):
-                update.add_column(field.name, field.field_type, required=False)
+                if field.name not in renamed.values():
+                    update.add_column(field.name, field.field_type, required=False)
             for stored in table.schema().fields:
-                need = needed.get(stored.name)
+                need = needed.get(renamed.get(stored.name, stored.name))
                 if need is not None and not _same(stored.field_type, need.field_type):
                     update.update_column(stored.name, need.field_type)
                 if stored.required and (need is None or need.optional):
                     update.make_column_optional(stored.name)
+            for old, new in renamed.items():
+                update.rename_column(old, new)
             update.update_column(MARKED_COLUMN, doc=f"Kafka partition; contract {contract.version} ({identity})")
         schema, order = table.schema(), [*contract.rules.clustering, contract.rules.event_time_field]
-        if [schema.find_column_name(field.source_id) for field in table.sort_order().fields] != order:
+        sorted_by = [schema.find_column_name(field.source_id) or "" for field in table.sort_order().fields]
+        if [renamed.get(name, name) for name in sorted_by] != order:
             with transaction.update_sort_order() as sorting:
                 for name in order:
                     sorting.asc(name, IdentityTransform(), NullOrder.NULLS_FIRST)
+        published = table.properties.get(CONTRACT_PROPERTY)
+        if published and table.properties.get(VERSION_PROPERTY) != contract.version:
+            history = json.dumps([*_history(table), published])
+            packed = base64.b64encode(zlib.compress(history.encode(), 9)).decode()
+            transaction.set_properties({HISTORY_PROPERTY: packed})
         transaction.set_properties(
             {
                 CONTRACT_PROPERTY: contract_text(contract),

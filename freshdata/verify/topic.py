@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from freshdata.contracts import Contract
 from freshdata.contracts.changes import decoder_of
@@ -58,7 +58,7 @@ def read_partition(
     records = 0
     schema = contract.arrow_schema.append(pa.field("_offset", pa.int64()))
     valid, rejected = [schema.empty_table()], [REJECTED_SCHEMA.empty_table()]
-    for messages in _messages(settings, contract.rules.topic, partition, end):
+    for messages in read_messages(settings, contract.rules.topic, partition, end):
         values = [message.value() for message in messages]
         keys = [message.key() for message in messages]
         offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
@@ -75,7 +75,7 @@ def read_partition(
     return PartitionContent(records, pa.concat_tables(valid), pa.concat_tables(rejected))
 
 
-def _messages(settings: Settings, topic: str, partition: int, end: int) -> Iterator[list]:  # type: ignore[type-arg]
+def read_messages(settings: Settings, topic: str, partition: int, end: int) -> Iterator[list[Message]]:
     """The partition's messages in lists; transactions that were aborted, and their markers, are not among them."""
     consumer = Consumer(
         client_config(settings)

@@ -1,16 +1,22 @@
 """The schema registry as a client meets it: a real one, one that is down, one that is not there."""
 
 import json
+import shutil
 import uuid
 
 import pytest
 from pydantic import SecretStr
 
-from freshdata.errors import ConfigError, RegistryDownError, RegistryError, SchemaError
+from freshdata.contracts import load_contracts
+from freshdata.errors import ConfigError, EvolutionError, RegistryDownError, RegistryError, SchemaError
+from freshdata.lake.catalog import open_catalog
+from freshdata.publishing import publish_contract
 from freshdata.registry import Schema, open_registry
 from freshdata.services.registry import local_registry, registry_address, running_registry
+from freshdata.settings import PROJECT
 
 pytestmark = pytest.mark.integration
+GATE = "      - {name: gate, logicalType: string, physicalType: string}\n"
 
 
 def record(*fields):
@@ -75,6 +81,49 @@ def test_a_wrong_setting_is_one_line_and_shows_no_secret(settings):
     with pytest.raises(ConfigError, match="no such setting") as raised:
         open_registry(wrong).schema(1)
     assert "hunter2" not in f"{raised.value}{wrong!r}"
+
+
+def test_a_contract_is_published_to_registry_and_table_or_to_neither(settings, tmp_path):
+    shutil.copytree(PROJECT / "contracts", tmp_path / "project" / "contracts")
+    settings = settings.model_copy(
+        update={"project": tmp_path / "project", "models_override": PROJECT / "sqlmesh_models"}
+    )
+    path = settings.contracts_dir / "flight_events.odcs.yaml"
+    topic = f"flights.{uuid.uuid4().hex[:8]}"
+    first = path.read_text().replace("flights.flight_events.v1", topic)
+    catalog, client = open_catalog(settings), open_registry(settings)
+
+    def publish(text):
+        path.write_text(text)
+        contracts = load_contracts(settings.contracts_dir)
+        return publish_contract(settings, catalog, contracts["flight_events"], contracts)
+
+    one = publish(first)
+    assert publish(first).schema == one.schema
+    wider = first.replace("version: 1.0.0", "version: 1.1.0").replace(
+        "      - name: distance\n", f"{GATE}      - name: distance\n"
+    )
+    two = publish(wider)
+    number, text = client.latest(f"{topic}-value")
+    assert number == two.schema != one.schema
+    assert json.loads(text)["fields"][-2]["name"] == "gate"
+    # The registry refuses what Avro cannot read, though the worker could: the table stays as it is, too.
+    table = catalog.load_table("bronze.flight_events").metadata_location
+    enum = (
+        "        enum:\n          - {value: departed}\n          - {value: arrived}\n          - {value: cancelled}\n"
+    )
+    assert enum in wider
+    with pytest.raises(RegistryError, match="409"):
+        publish(wider.replace("version: 1.1.0", "version: 1.2.0").replace(enum, ""))
+    # And what the rules refuse does not reach the registry.
+    with pytest.raises(EvolutionError, match="flight: type"):
+        publish(
+            wider.replace("version: 1.1.0", "version: 2.0.0").replace(
+                "physicalType: int\n", "physicalType: string\n", 1
+            )
+        )
+    assert client.latest(f"{topic}-value")[0] == two.schema
+    assert catalog.load_table("bronze.flight_events").metadata_location == table
 
 
 @pytest.mark.usefixtures("registry_files")

@@ -138,7 +138,7 @@ def test_only_streams_are_published(instance, monkeypatch):
     assert (before.exit_code, before.stdout) == (0, "weather: nothing is published yet.\n")
     outcome = json.loads(CliRunner().invoke(app, ["publish", "weather", "--json"]).stdout)
     versions = {"contract": "weather", "file": "1.0.0", "published": "1.0.0", "before": None}
-    assert outcome == versions | {"publishable": True, "changes": []}
+    assert outcome == versions | {"publishable": True, "schema": None, "changes": []}
     assert CliRunner().invoke(app, ["diff", "weather"]).stdout == "weather: no difference.\n"
 
 

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from freshdata.contracts import load_contract
-from freshdata.errors import FencedError
+from freshdata.errors import FencedError, RegistryDownError
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
+from freshdata.registry import Schema, framed
 from stream_workers import bronze
-from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
+from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState, SchemasWaitError
 from tests.streams import START, flight_event
 
 
@@ -108,6 +109,82 @@ def test_a_writer_follows_what_is_published_and_keeps_its_state_and_its_open_bat
     rows = open_catalog(instance).load_table("bronze.flight_events").scan().to_arrow().to_pylist()
     assert {row["_offset"]: row["gate"] for row in rows} == {0: None, 1: None, 2: "C2"}
     assert batch.done[0].duplicates == 1
+
+
+def test_a_batch_that_is_open_while_its_column_is_renamed_loses_no_value(instance, contracts, tmp_path):
+    writer = bronze.BronzeWriter(open_catalog(instance), contracts["flight_events"], contracts, "cluster")
+    batch, state = taken(writer, Event(0), Event(1, tailnum="NEW1"))
+    path = tmp_path / "flight_events.odcs.yaml"
+    text = (instance.contracts_dir / "flight_events.odcs.yaml").read_text().replace("version: 1.0.0", "version: 1.1.0")
+    alias = "id: tailnum\n        customProperties: [{property: aliases, value: [tailnum]}]\n"
+    for old, new in (
+        ("      - name: tailnum\n", f"      - name: tail_number\n        {alias}"),
+        ("value: [tailnum]}\n      - {property: tenantIdle", "value: [tail_number]}\n      - {property: tenantIdle"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    ensure_stream_tables(open_catalog(instance), load_contract(path), contracts)
+    writer.bronze.refresh()  # As a rebalance does.
+    writer.commit(batch)
+    assert writer.follow()
+    batch, _ = taken(writer, Event(2), Event(3, tail_number="NEW3", tailnum=None), state=state)
+    writer.commit(batch)
+    rows = open_catalog(instance).load_table("bronze.flight_events").scan().to_arrow().to_pylist()
+    assert {row["_offset"]: row["tail_number"] for row in rows} == {0: "N000", 1: "NEW1", 2: "N002", 3: "NEW3"}
+    assert "tailnum" not in rows[0]
+
+
+class Named:
+    """A message that names its schema."""
+
+    def __init__(self, partition, offset, schema):
+        self._place, self._schema = (partition, offset), schema
+
+    def key(self):
+        return flight_event(self._place[1])["event_id"].encode()
+
+    def value(self):
+        return framed(self._schema, json.dumps(flight_event(self._place[1])).encode())
+
+    def partition(self):
+        return self._place[0]
+
+    def offset(self):
+        return self._place[1]
+
+    def timestamp(self):
+        return 1, int(START.timestamp() * 1000) + 3_600_000
+
+
+def test_a_partition_waits_where_a_schema_is_unknown_and_others_go_on(instance, contracts):
+    known, down = {1}, []
+
+    def schemas(number):
+        if number not in known:
+            down.append(number)
+            raise RegistryDownError("http://registry", "refused")
+        return Schema(number, "JSON", "{}")
+
+    writer = bronze.BronzeWriter(open_catalog(instance), contracts["flight_events"], contracts, "cluster", schemas)
+    states = {number: PartitionState(0, BEGINNING_OF_TIME, writer.empty_index()) for number in range(3)}
+    messages = [
+        *(Named(0, offset, 1 if offset < 2 else 9 if offset % 2 else 8) for offset in range(5)),
+        *(Named(1, offset, 1) for offset in range(10, 13)),
+        *(Named(2, offset, 9) for offset in range(20, 22)),
+    ]
+    batch = Batch()
+    with pytest.raises(SchemasWaitError) as waits:
+        writer.processor(messages, states, batch)
+    assert waits.value.partitions == {0, 2}
+    assert [states[number].offset for number in range(3)] == [2, 13, 0]
+    assert {number: done.accepted for number, done in batch.done.items()} == {0: 2, 1: 3}
+    known |= {8, 9}
+    writer.processor(messages, states, batch)
+    assert [states[number].offset for number in range(3)] == [5, 13, 22]
+    writer.commit(batch)
+    rows = open_catalog(instance).load_table("bronze.flight_events").scan().to_arrow()
+    assert sorted(rows["_offset"].to_pylist()) == [0, 1, 2, 3, 4, 10, 11, 12, 20, 21]
 
 
 def replace_offset(event, offset):
