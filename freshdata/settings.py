@@ -49,6 +49,7 @@ class Settings(BaseSettings):
         schema_registry_url: A schema registry's Confluent-compatible API; None uses the instance's own, if it has one.
         schema_registry_config: confluent-kafka's settings of its client (``basic.auth.user.info``,
             ``bearer.auth.token``, ``ssl.ca.location`` …); never shown.
+        contracts_url: Address at which the page that ``freshdata contract catalog`` writes is served; Dagster links it.
         catalog_uri: SQLAlchemy or REST URI of the Iceberg catalog; None keeps a SQLite catalog in the home folder.
         catalog_warehouse: Location of the tables; None keeps them in the home folder.
         catalog_properties: PyIceberg catalog properties (``s3.endpoint`` …) passed through.
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     kafka_config: dict[str, str] = {}
     schema_registry_url: str | None = None
     schema_registry_config: dict[str, SecretStr] = {}
+    contracts_url: AnyHttpUrl | None = None
     catalog_uri: str | None = None
     catalog_warehouse: str | None = None
     catalog_properties: dict[str, str] = {}
@@ -147,6 +149,11 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         """Folder of the services' log files."""
         return self.home / "logs"
+
+    @property
+    def pages_dir(self) -> Path:
+        """Folder of the contracts' page."""
+        return self.home / "pages"
 
     @property
     def run_dir(self) -> Path:

@@ -150,9 +150,13 @@ def freshness_policy(sla: timedelta) -> dg.FreshnessPolicy:
 
 
 def contract_metadata(platform: Platform, contract: Contract) -> dict[str, Any]:
-    """Links an asset to its contract."""
+    """Links an asset to its contract, and says whom to ask and what has come to its end."""
     path = platform.settings.contracts_dir / f"{contract.name}.odcs.yaml"
+    page, warning = platform.settings.contracts_url, contract.lifecycle.warning(platform.clock.now().date())
     return {
         "freshdata/contract": dg.MetadataValue.path(str(path.relative_to(platform.settings.project))),
         "freshdata/contract_version": contract.version,
+        **({"freshdata/contact": contract.contact} if contract.contact else {}),
+        **({"freshdata/contract_page": dg.MetadataValue.url(f"{page}#{contract.name}")} if page else {}),
+        **({"freshdata/deprecation": warning} if warning else {}),
     }

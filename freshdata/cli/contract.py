@@ -58,13 +58,35 @@ def show(name: Name) -> None:
 
 @app.command()
 def lint() -> None:
-    """Read every contract as the platform does, and say what is wrong."""
+    """Read every contract as the platform does, and say what is wrong, and what has come to its end."""
     from freshdata.cli.output import console
+    from freshdata.clock import instance_clock
     from freshdata.contracts import load_contracts
     from freshdata.settings import load_settings
 
-    contracts = load_contracts(load_settings().contracts_dir)
+    settings = load_settings()
+    contracts, today = load_contracts(settings.contracts_dir), instance_clock(settings.home).now().date()
     console().print(f"[green]✓[/green] {len(contracts)} contracts are valid: {', '.join(contracts)}")
+    for contract in contracts.values():
+        if warning := contract.lifecycle.warning(today):
+            console().print(f"[yellow]![/yellow] {contract.name}: {warning}. Ask {contract.contact or contract.owner}.")
+
+
+@app.command()
+def catalog(
+    *, folder: Annotated[Path | None, typer.Option(help="Where to; the instance's own folder by default.")] = None
+) -> None:
+    """Write the contracts as one HTML page for people."""
+    from freshdata.cli.output import console
+    from freshdata.clock import instance_clock
+    from freshdata.contracts import load_contracts
+    from freshdata.contracts.page import write_page
+    from freshdata.settings import load_settings
+
+    settings = load_settings()
+    contracts, today = load_contracts(settings.contracts_dir), instance_clock(settings.home).now().date()
+    path = write_page(contracts, folder or settings.pages_dir, today)
+    console().print(f"[green]✓[/green] {len(contracts)} contracts are on [bold]{path}[/bold]")
 
 
 @app.command()

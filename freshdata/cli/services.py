@@ -183,10 +183,7 @@ def _show_ready(output: "Console", settings: "Settings") -> None:
 
 
 def _show_status(output: "Console", found: "Status") -> None:
-    from rich.markup import escape
     from rich.table import Table
-
-    from freshdata.freshness import describe
 
     clock = "simulated" if found.simulated else "system clock"
     output.print(f"[bold]{found.home}[/bold]  now {found.now:%Y-%m-%d %H:%M} UTC ({clock})")
@@ -201,6 +198,25 @@ def _show_status(output: "Console", found: "Status") -> None:
         for child in found.platform["children"]:
             children.add_row(child["name"], str(child["pid"]), str(child["port"] or ""), str(child["restarts"] or ""))
         output.print(children)
+    _show_streams(output, found)
+    if not found.tables:
+        output.print("No tables yet.")
+        return
+    tables = Table("table", header_style="bold")
+    for name in ("rows", "newest event", "lag"):
+        tables.add_column(name, justify="right")
+    for table in found.tables:
+        newest = f"{table.newest_event:%Y-%m-%d %H:%M}" if table.newest_event else ""
+        tables.add_row(table.table, _number(table.rows), newest, _duration(table.lag))
+    output.print(tables)
+
+
+def _show_streams(output: "Console", found: "Status") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from freshdata.freshness import describe
+
     streams = Table("stream", "topic", header_style="bold")
     for name in ("in Kafka", "consumed", "behind"):
         streams.add_column(name, justify="right")
@@ -212,16 +228,9 @@ def _show_status(output: "Console", found: "Status") -> None:
         if stream.freshness and stream.freshness.tenants:
             color = "green" if stream.freshness.passed else "red"
             output.print(f"[{color}]{stream.stream}[/{color}]: {escape(describe(stream.freshness))}")
-    if not found.tables:
-        output.print("No tables yet.")
-        return
-    tables = Table("table", header_style="bold")
-    for name in ("rows", "newest event", "lag"):
-        tables.add_column(name, justify="right")
-    for table in found.tables:
-        newest = f"{table.newest_event:%Y-%m-%d %H:%M}" if table.newest_event else ""
-        tables.add_row(table.table, _number(table.rows), newest, _duration(table.lag))
-    output.print(tables)
+    for stream in found.streams:
+        if stream.deprecation:
+            output.print(f"[yellow]![/yellow] {stream.stream}: {stream.deprecation}.")
 
 
 def _number(value: int | None) -> str:

@@ -1,7 +1,7 @@
 """What runs, and how fresh each table is: a view over state files, Iceberg metadata and Kafka's offsets."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from pyiceberg.table import Table
@@ -49,6 +49,7 @@ class StreamStatus:
         consumed: Records that the Bronze table accounts for.
         behind: Records still to be consumed, or None when Kafka does not answer.
         freshness: Which of its tenants are late, as the check ``tenant_freshness`` judges; None before its first event.
+        deprecation: What has come to its end, or will; empty when nothing has.
     """
 
     stream: str
@@ -57,6 +58,7 @@ class StreamStatus:
     consumed: int
     behind: int | None
     freshness: Freshness | None
+    deprecation: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,12 @@ def read_status(settings: Settings) -> Status:
         kafka=kafka,
         streams=[
             _stream(
-                settings, contract, tables.get(contract.table), freshness.get(contract.name), answers=kafka is not None
+                settings,
+                contract,
+                tables.get(contract.table),
+                freshness.get(contract.name),
+                now.date(),
+                answers=kafka is not None,
             )
             for contract in contracts.values()
             if contract.stream
@@ -123,7 +130,13 @@ def _layer(namespace: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
 
 
 def _stream(
-    settings: Settings, contract: Contract, table: Table | None, freshness: Freshness | None, *, answers: bool
+    settings: Settings,
+    contract: Contract,
+    table: Table | None,
+    freshness: Freshness | None,
+    today: date,
+    *,
+    answers: bool,
 ) -> StreamStatus:
     consumed: dict[int, int] = {}
     if table is not None:
@@ -141,7 +154,7 @@ def _stream(
     done = sum(consumed.values())
     in_kafka = sum(ends.values()) if ends is not None else None
     behind = sum(max(0, end - consumed.get(number, 0)) for number, end in ends.items()) if ends is not None else None
-    return StreamStatus(contract.name, topic, in_kafka, done, behind, freshness)
+    return StreamStatus(contract.name, topic, in_kafka, done, behind, freshness, contract.lifecycle.warning(today))
 
 
 def _table(name: str, table: Table, times: set[str], now: datetime) -> TableStatus:

@@ -1,5 +1,8 @@
 """Compare a topic with the Bronze and quarantine tables it went into."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7,13 +10,14 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
+from freshdata.contracts.evolution import compare
 from freshdata.contracts.model import EXTRA
 from freshdata.lake.catalog import load_table
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
-from freshdata.lake.publication import followed_contract
+from freshdata.lake.publication import earlier_contracts, followed_contract
 from freshdata.settings import Settings
 from freshdata.verify.report import MOST_EXAMPLES, Finding
-from freshdata.verify.topic import PartitionContent, read_partition
+from freshdata.verify.topic import Earlier, PartitionContent, read_partition
 
 MICROSECONDS = 1_000_000
 
@@ -34,17 +38,31 @@ def verify_ingest(settings: Settings, catalog: Catalog, contract: Contract) -> t
     # Each is read once and pinned, so that a worker that commits meanwhile does not make the two sides differ.
     rows, rejected = bronze.scan().to_arrow(), quarantine.scan().to_arrow()
     gained = _gained_columns(bronze, contract)
+    took_more = _versions_that_took_more(bronze, contract)
     for partition, done in sorted(progress.partitions.items()):
         of_partition = pc.and_(pc.equal(rejected["partition"], partition), pc.less(rejected["offset"], done.offset))
         kept_out = rejected.filter(of_partition)
         by_older = kept_out.filter(pc.not_equal(kept_out["contract_version"], contract.version))
-        content = read_partition(settings, contract, partition, done.offset, by_older["offset"].to_pylist())
+        earlier = Earlier(settings, contract, took_more, kept_out["offset"].to_pylist()) if took_more else None
+        refused = by_older["offset"].to_pylist()
+        content = read_partition(settings, contract, partition, done.offset, refused=refused, earlier=earlier)
         mine = rows.filter(pc.equal(rows["_kafka_partition"], partition))
         findings += _compare(contract, content, mine, done, partition, gained=gained)
         findings.append(_compare_quarantine(contract, content, kept_out))
     total = progress.total()
     counts = {name: getattr(total, name) for name in ("consumed", "accepted", "duplicates", "rejected", "late")}
     return _summed(findings), counts
+
+
+def _versions_that_took_more(bronze: Table, contract: Contract) -> list[Contract]:
+    """The versions, newest first, that took what a later one refuses, as its mode let it; mostly there are none."""
+    versions = [*(replace(each, name=contract.name) for each in earlier_contracts(bronze)), contract]
+    refusing = [
+        number
+        for number, (before, after) in enumerate(pairwise(versions))
+        if any("backward" in change.breaks for change in compare(before, after))
+    ]
+    return versions[: refusing[-1] + 1][::-1] if refusing else []
 
 
 def _gained_columns(bronze: Table, contract: Contract) -> list[str]:

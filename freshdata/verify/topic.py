@@ -1,16 +1,17 @@
 """Read back what a topic holds, decoded by its contract."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from freshdata.contracts import Contract
 from freshdata.contracts.changes import decoder_of
-from freshdata.contracts.decode import record_timestamps
+from freshdata.contracts.decode import Decoded, record_timestamps
 from freshdata.errors import ServiceError
 from freshdata.registry import schema_source
 from freshdata.services.kafka import client_config
@@ -39,8 +40,72 @@ class PartitionContent:
     rejected: pa.Table
 
 
+class Earlier:
+    """Versions of a contract that took what a later one refuses, as its mode let it: their records are right still.
+
+    Args:
+        settings: The instance's settings.
+        contract: The contract.
+        versions: The versions, the newest first.
+        kept_out: Offsets of records that were refused when they came.
+    """
+
+    def __init__(
+        self, settings: Settings, contract: Contract, versions: Sequence[Contract], kept_out: Collection[int]
+    ) -> None:
+        self._contract = contract
+        self._decoders = [(version, decoder_of(version, schema_source(settings))) for version in versions]
+        self._kept_out = frozenset(kept_out)
+
+    def __call__(
+        self,
+        decoded: Decoded,
+        values: list[bytes | None],
+        keys: list[bytes | None],
+        times: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+    ) -> Decoded:
+        """What was decoded, with what an earlier version takes of the rest."""
+        for version, decode in self._decoders:
+            left = [place for place, _ in decoded.rejected if offsets[place] not in self._kept_out]
+            if not left:
+                break
+            again = decode([values[at] for at in left], [keys[at] for at in left], times[left])
+            taken = np.array(left, dtype=np.int64)[again.positions]
+            positions = np.concatenate([decoded.positions, taken])
+            order = np.argsort(positions)
+            rows = pa.concat_tables(
+                [
+                    _by_columns_of(self._contract, self._contract, decoded.rows),
+                    _by_columns_of(self._contract, version, again.rows),
+                ]
+            ).take(order)
+            rest = [(place, reason) for place, reason in decoded.rejected if place not in set(taken.tolist())]
+            decoded = Decoded(rows, positions[order], rest)
+        return decoded
+
+
+def _by_columns_of(contract: Contract, version: Contract, rows: pa.Table) -> pa.Table:
+    """Rows of an earlier version with the contract's columns; what that version lacks is null."""
+    former = {column.id: column.name for column in version.columns}
+    names = {column.name: former.get(column.id, "") for column in contract.columns}
+    columns = []
+    for field in contract.arrow_schema:
+        name = names.get(field.name, field.name)
+        known = name in rows.column_names
+        columns.append(rows[name].cast(field.type) if known else pa.nulls(len(rows), field.type))
+    # Required by now, and null in what came before: the schema's own word is not for these.
+    return pa.table(columns, contract.arrow_schema.names)
+
+
 def read_partition(
-    settings: Settings, contract: Contract, partition: int, end: int, refused: Collection[int] = ()
+    settings: Settings,
+    contract: Contract,
+    partition: int,
+    end: int,
+    *,
+    refused: Collection[int] = (),
+    earlier: Earlier | None = None,
 ) -> PartitionContent:
     """Read a partition from its first record to an offset.
 
@@ -50,13 +115,15 @@ def read_partition(
         partition: Kafka partition.
         end: Offset to stop before.
         refused: Offsets of records that break the contract whatever they hold.
+        earlier: Who takes what the contract refuses by now, if anybody.
 
     Raises:
         ServiceError: the broker does not deliver, or the registry does not tell an unknown schema.
     """
     decoder = decoder_of(contract, schema_source(settings))
     records = 0
-    schema = contract.arrow_schema.append(pa.field("_offset", pa.int64()))
+    schema = pa.schema([field.with_nullable(True) for field in contract.arrow_schema])  # noqa: FBT003
+    schema = schema.append(pa.field("_offset", pa.int64()))
     valid, rejected = [schema.empty_table()], [REJECTED_SCHEMA.empty_table()]
     for messages in read_messages(settings, contract.rules.topic, partition, end):
         values = [message.value() for message in messages]
@@ -64,9 +131,12 @@ def read_partition(
         offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
         times = record_timestamps((message.timestamp()[1] for message in messages), len(messages))
         decoded = decoder(values, keys, times)
+        if earlier:
+            decoded = earlier(decoded, values, keys, times, offsets)
         keeps = ~np.isin(offsets[decoded.positions], list(refused))
         good = decoded.positions[keeps]
-        valid.append(decoded.rows.filter(pa.array(keeps)).append_column("_offset", pa.array(offsets[good])))
+        rows = decoded.rows.filter(pa.array(keeps)).append_column("_offset", pa.array(offsets[good]))
+        valid.append(rows.cast(schema))
         again = decoded.positions[~keeps].tolist()
         bad = np.array(sorted([*again, *(position for position, _ in decoded.rejected)]), dtype=np.int64)
         columns = [offsets[bad], [keys[position] for position in bad], [values[position] for position in bad]]
