@@ -100,6 +100,10 @@ bench-loaded: setup ## How fresh one worker keeps Bronze at 50,000 events a seco
 bench-memory: setup ## A worker's memory at ten million keys and 1,000 tenants, about 5 minutes
 	@$(BIN)/python -m benchmarks.ingest.memory $(ARGS)
 
+.PHONY: bench-decode
+bench-decode: setup ## What decoding costs in each form that events may have, under a minute
+	@$(BIN)/python -m benchmarks.decode $(ARGS)
+
 .PHONY: bench-commits
 bench-commits: setup ## What a commit costs as a table grows old (ARGS="--commits 600")
 	@$(BIN)/python -m benchmarks.commits $(ARGS)
