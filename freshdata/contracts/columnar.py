@@ -86,7 +86,7 @@ class ColumnarParser:
             for alias in self._aliases:
                 _exclude(good, pc.is_valid(rows[alias]))
             names = [column.name for column in self.columns]
-            rows = pa.table([self._checked(rows[c.source_name], c, good) for c in self.columns], names)
+            rows = pa.table([self.checked(rows[c.source_name], c, good) for c in self.columns], names)
             if self.keeps_unknown:
                 rows = rows.append_column(EXTRA, pa.nulls(len(rows), pa.string()))
             return (rows if good.all() else rows.filter(pa.array(good))).cast(self.schema), good
@@ -103,7 +103,7 @@ class ColumnarParser:
         depth = pc.add(pc.count_substring(text, "{"), pc.count_substring(text, "["))
         return bool(pc.max(depth).as_py() <= DEEPEST)
 
-    def _checked(self, values: pa.ChunkedArray, column: Column, good: Mask) -> pa.ChunkedArray:
+    def checked(self, values: pa.ChunkedArray, column: Column, good: Mask) -> pa.ChunkedArray:
         """A column in its own type as far as it holds; takes the rows that are in doubt out of ``good``."""
         if column.required and values.null_count:
             _exclude(good, pc.is_null(values))

@@ -17,11 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from freshdata.contracts.avro_columns import AvroColumns
 from freshdata.contracts.columnar import COMPARISONS, ColumnarParser, outside_calendar
 from freshdata.contracts.model import Contract
 from freshdata.contracts.named import NamedSchemas, Reader, Schemas
 from freshdata.contracts.rows import RowJudge
 
+Parse = ColumnarParser | AvroColumns
 LONGEST_REASON = 500
 # What Arrow raises of a value that its column cannot hold.
 UNFIT = (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError)
@@ -65,6 +67,7 @@ class Decoder:
         self._judge = RowJudge(contract)
         self._named = NamedSchemas(schemas)
         self._parse = ColumnarParser(contract) if ColumnarParser.supports(contract) else None
+        self._columns: dict[Reader, AvroColumns] = {}
 
     def __call__(
         self, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None, timestamps: npt.NDArray[np.int64]
@@ -84,24 +87,39 @@ class Decoder:
         plain = np.arange(len(values))
         if records or rejected:
             plain = np.setdiff1d(plain, [*records, *(position for position, _ in rejected)])
-        doubtful: list[int] = list(records)
-        parts = list(self._parsed(values, plain, doubtful))
+        doubtful: list[int] = []
+        groups = [(self._parse, plain), *self._by_schema(records)]
+        parts = [part for parse, places in groups for part in self._parsed(values, places, parse, doubtful)]
         parts.append(self._decoded(values, sorted(doubtful), records, rejected))
         rows = pa.concat_tables(table for table, _ in parts)
         positions = np.concatenate([kept for _, kept in parts])
-        if len(parts[-1][1]):
+        if records or len(parts[-1][1]):
             order = np.argsort(positions)
             rows, positions = rows.take(order), positions[order]
         return self._checked(rows, positions, keys, timestamps, rejected)
 
+    def _by_schema(self, records: dict[int, Reader]) -> Iterator[tuple[Parse, npt.NDArray[np.int64]]]:
+        """What reads the Avro messages of each schema, and their positions."""
+        places: dict[Reader, list[int]] = {}
+        for position, reader in records.items():
+            places.setdefault(reader, []).append(position)
+        for reader, positions in places.items():
+            if reader not in self._columns:
+                self._columns[reader] = AvroColumns(self.contract, self._parse, self._named.schema_of(reader))
+            yield self._columns[reader], np.sort(np.array(positions, dtype=np.int64))
+
     def _parsed(
-        self, values: Sequence[bytes | None], plain: npt.NDArray[np.int64], doubtful: list[int]
+        self,
+        values: Sequence[bytes | None],
+        places: npt.NDArray[np.int64],
+        parse: Parse | None,
+        doubtful: list[int],
     ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
-        """Tables of the JSON messages that are certainly good, with their positions; the others' positions."""
-        for start in range(0, len(plain), PORTION):
-            positions = plain[start : start + PORTION]
+        """Tables of the messages at some places that are certainly good, their positions, and the others' positions."""
+        for start in range(0, len(places), PORTION):
+            positions = places[start : start + PORTION]
             portion = [values[position] for position in positions.tolist()]
-            parsed = self._parse(portion) if self._parse and len(portion) >= FEWEST else None
+            parsed = parse(portion) if parse and len(portion) >= FEWEST else None
             if parsed is None:
                 doubtful.extend(positions.tolist())
                 continue

@@ -20,6 +20,7 @@ class NamedSchemas:
 
     def __init__(self, schemas: Schemas | None) -> None:
         self._schemas = schemas
+        self._avro: dict[Reader, Schema] = {}
         # None is JSON, which is judged like a message that names no schema.
         self._readers: dict[int, Reader | None] = {}
 
@@ -75,4 +76,10 @@ class NamedSchemas:
             return None
         if schema.type != "AVRO":
             raise SchemaError(schema_id, f"is {schema.type}, which is not read.", remedy="Send Avro or JSON.")
-        return avro_reader(schema)
+        reader = avro_reader(schema)
+        self._avro[reader] = schema
+        return reader
+
+    def schema_of(self, reader: Reader) -> Schema:
+        """The schema that a reader reads by."""
+        return self._avro[reader]

@@ -26,8 +26,12 @@ class Schema:
     references: tuple[str, ...] = ()
 
 
-def avro_reader(schema: Schema) -> Callable[[bytes], Any]:
+def avro_reader(schema: Schema, *, logical: bool = True) -> Callable[[bytes], Any]:
     """What reads payloads that were written by an Avro schema; records become dictionaries.
+
+    Args:
+        schema: The schema.
+        logical: Whether dates, times and decimals become Python's, or stay as they are written.
 
     The reader raises a ``ValueError`` for a payload that the schema did not write, or that goes on after its end.
 
@@ -39,8 +43,8 @@ def avro_reader(schema: Schema) -> Callable[[bytes], Any]:
     named: dict[str, Any] = {}
     try:
         for text in schema.references:
-            fastavro.parse_schema(_without_uuids(json.loads(text)), named_schemas=named)
-        parsed = fastavro.parse_schema(_without_uuids(json.loads(schema.text)), named_schemas=named)
+            fastavro.parse_schema(_as_written(json.loads(text), logical=logical), named_schemas=named)
+        parsed = fastavro.parse_schema(_as_written(json.loads(schema.text), logical=logical), named_schemas=named)
     except (
         ValueError,
         KeyError,
@@ -68,14 +72,15 @@ def avro_reader(schema: Schema) -> Callable[[bytes], Any]:
 UNREADABLE = (ValueError, EOFError, IndexError, KeyError, OverflowError, ArithmeticError, TypeError, MemoryError)
 
 
-def _without_uuids(schema: Any) -> Any:
-    """A schema whose UUIDs are read as the text that they are written as."""
+def _as_written(schema: Any, *, logical: bool) -> Any:
+    """A schema whose UUIDs are read as the text that they are written as, or all values as they are written."""
     if isinstance(schema, list):
-        return [_without_uuids(part) for part in schema]
+        return [_as_written(part, logical=logical) for part in schema]
     if isinstance(schema, dict):
+        text = schema.get("logicalType") == "uuid" and schema.get("type") == "string"
         return {
-            key: _without_uuids(value)
+            key: _as_written(value, logical=logical)
             for key, value in schema.items()
-            if not (key == "logicalType" and value == "uuid" and schema.get("type") == "string")
+            if key != "logicalType" or (logical and not text)
         }
     return schema
