@@ -7,7 +7,7 @@ that crashed, or never started, loses nothing: the next one finds the same news 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from datetime import date
+from datetime import date, datetime
 from itertools import pairwise
 
 import dagster as dg
@@ -17,7 +17,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from freshdata.intervals import ranges
 from freshdata.lake.cursors import MODE_PROPERTY
 from freshdata.lake.progress import ancestors, compacts, summary_property
-from freshdata.transform.manifest import follows_days
+from freshdata.transform.manifest import calendar_of
 from freshdata_assets.defs.quality.checks import NAME as CONTRACT_RULES
 from freshdata_assets.defs.transform.assets import check_specs
 from freshdata_assets.live import News, news
@@ -29,45 +29,48 @@ MOST_RANGES = 5
 
 
 def live_run_requests(platform: Platform, catalog: Catalog) -> list[dg.RunRequest]:
-    """The runs that bring Silver and Gold up to date; none when they are."""
+    """The runs that bring Silver and Gold up to date; none when they are.
+
+    A Dagster run has either days or hours, so that the models of each calendar have runs of their own. Days made of
+    hours fall behind when the run of the hours is done.
+    """
     found = news(platform, catalog, platform.models.values())
-    alone = {name for name in found.moved if not _in_days(platform, name)}
-    moved = found.moved.keys() - alone
+    calendars = {name: calendar_of(platform.models, platform.models[name]) for name in platform.models}
+    alone = {name for name in found.moved if calendars[name] is None}
     requests = [_request(platform, catalog, found, alone, None)] if alone else []
-    if moved:
-        names = _with_neighbours(platform, set(moved))
-        # Those with days may be there for their checks alone: then any day will do.
-        spans = _spans(platform, found.days) or [(platform.span()[1], platform.span()[1])]
-        requests += [_request(platform, catalog, found, names, span) for span in spans]
+    for calendar, touched in found.touched.items():
+        if moved := {name for name in found.moved if calendars[name] == calendar}:
+            names = _with_neighbours(platform, moved, {name for name in calendars if calendars[name] == calendar})
+            # Those with days may be there for their checks alone: then any day will do.
+            last = platform.span(calendar)[1]
+            spans = _spans(platform.span(calendar), touched) or [(last, last)]
+            requests += [_request(platform, catalog, found, names, span) for span in spans]
     return requests
 
 
-def _in_days(platform: Platform, name: str) -> bool:
-    model = platform.models[name]
-    return model.daily or follows_days(platform.models, model)
-
-
-def _with_neighbours(platform: Platform, names: set[str]) -> set[str]:
-    """Models that are behind, those downstream of them, and those just upstream of all these.
+def _with_neighbours(platform: Platform, names: set[str], calendar: set[str]) -> set[str]:
+    """Models that are behind, those downstream of them, and those just upstream of all these, of one calendar.
 
     Downstream ones fall behind as soon as the run has done the others. Upstream ones belong to the run because their
     blocking checks do: Gold alone would take in rows that an earlier run's check had refused.
     """
     chosen = set(names)
     for model in platform.models.values():  # Upstream comes before downstream.
-        if chosen & set(model.depends_on) and _in_days(platform, model.name):
+        if chosen & set(model.depends_on) and model.name in calendar:
             chosen.add(model.name)
-    upstream = {name for model in chosen for name in platform.models[model].depends_on}
-    return chosen | {name for name in upstream if name in platform.models and _in_days(platform, name)}
+    return chosen | {name for model in chosen for name in platform.models[model].depends_on} & calendar
 
 
-def _spans(platform: Platform, days: Iterable[date] | None) -> list[tuple[date, date]]:
-    """The contiguous ranges of days to run, within the days that have a partition."""
-    first, last = platform.span()
-    if days is None:
-        return [(first, last)]
+def _spans(calendar: tuple[date, date], intervals: Iterable[date] | None) -> list[tuple[date, date]]:
+    """The contiguous ranges of days or hours to run, within those that have a partition."""
+    first, last = calendar
+    if intervals is None:
+        return [calendar]
     # A day outside has no partition to run under; a live run takes its rows in all the same.
-    spans = ranges({min(max(day, first), last) for day in days})
+    spans = ranges({min(max(interval, first), last) for interval in intervals})
+    if isinstance(first, datetime):
+        # A run tells of hours beyond its range too. Those between ranges are thousands, and would be told of in vain.
+        return spans[-MOST_RANGES:]
     while len(spans) > MOST_RANGES:
         gaps = [(after[0] - before[1], index) for index, (before, after) in enumerate(pairwise(spans))]
         nearest = min(gaps)[1]
@@ -78,14 +81,15 @@ def _spans(platform: Platform, days: Iterable[date] | None) -> list[tuple[date, 
 def _request(
     platform: Platform, catalog: Catalog, found: News, names: set[str], span: tuple[date, date] | None
 ) -> dg.RunRequest:
-    days = [key_of(day) for day in span] if span else []
+    keys = [key_of(interval) for interval in span] if span else []
     moved = sorted({upstream for name in names for upstream in found.moved.get(name, ())})
-    reason = f"new in {', '.join(moved)}" + (f", days {days[0]} to {days[1]}" if days else "")
+    unit = "hours" if span and isinstance(span[0], datetime) else "days"
+    reason = f"new in {', '.join(moved)}" + (f", {unit} {keys[0]} to {keys[1]}" if keys else "")
     return dg.RunRequest(
-        run_key=_run_key(platform, catalog, names, days),
+        run_key=_run_key(platform, catalog, names, keys),
         asset_selection=[asset_key(name) for name in sorted(names)],
         asset_check_keys=list(_checks(platform, names)),
-        tags={MODE: LIVE, REASON: reason} | ({RANGE_START: days[0], RANGE_END: days[1]} if days else {}),
+        tags={MODE: LIVE, REASON: reason} | ({RANGE_START: keys[0], RANGE_END: keys[1]} if keys else {}),
     )
 
 
@@ -93,29 +97,32 @@ def _checks(platform: Platform, names: set[str]) -> Iterator[dg.AssetCheckKey]:
     """What must hold of the models' rows; sensors see to what holds or not as time goes by, news or none."""
     for name in sorted(names):
         yield from (spec.key for spec in check_specs(platform, platform.models[name]))
+    # Of hours that days are made of too: another run may have left rows that nothing has checked.
+    read = names.union(*(platform.models[name].depends_on for name in names))
     for _, model in platform.silver_streams:
-        if model.name in names:
+        if model.name in read:
             yield dg.AssetCheckKey(asset_key(model.name), CONTRACT_RULES)
 
 
-def _run_key(platform: Platform, catalog: Catalog, names: set[str], days: list[str]) -> str:
+def _run_key(platform: Platform, catalog: Catalog, names: set[str], keys: list[str]) -> str:
     """The same for the same news: what failed once is not tried again until something changes.
 
-    "Something" is a table upstream, a contract or a model. What live runs themselves wrote does not count: a run that
-    merged Silver and was then stopped by a check would at once be followed by its like.
+    "Something" is a table upstream, a contract or a model. What live runs of these very models wrote does not count: a
+    run that merged Silver and was then stopped by a check would at once be followed by its like.
     """
     upstream = {table for name in names for table in platform.models[name].depends_on}
-    content = [platform.fingerprint, {table: _head(catalog, table) for table in sorted(upstream)}, days]
+    heads = {table: _head(catalog, table, live=table not in names) for table in sorted(upstream)}
+    content = [platform.fingerprint, heads, keys]
     return f"live:{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]}"
 
 
-def _head(catalog: Catalog, name: str) -> int | None:
-    """The table's newest snapshot that no live run and no compaction wrote."""
+def _head(catalog: Catalog, name: str, *, live: bool) -> int | None:
+    """The table's newest snapshot that no compaction wrote, nor a live run unless those count."""
     try:
         table = catalog.load_table(name)
     except NoSuchTableError:
         return None
     for snapshot in ancestors(table):
-        if summary_property(snapshot, MODE_PROPERTY) != LIVE and not compacts(snapshot):
+        if (live or summary_property(snapshot, MODE_PROPERTY) != LIVE) and not compacts(snapshot):
             return snapshot.snapshot_id
     return None

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,8 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from freshdata.errors import FreshDataError, TransformError
+from freshdata.intervals import Granularity, first_hour, last_hour
+from freshdata.transform.manifest import calendar_of
 from freshdata_assets.definitions import defs
-from freshdata_assets.platform import Platform, asset_key, current_platform
+from freshdata_assets.platform import Platform, asset_key, current_platform, key_of
 from freshdata_assets.scope import RANGE_END, RANGE_START, REASON, TENANT
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -125,28 +128,59 @@ def plan(platform: Platform, asked: argparse.Namespace) -> Backfill:
     return Backfill(tuple(name for name in platform.models if name in chosen), first, last, asked.tenant, asked.chunk)
 
 
-def run(backfill: Backfill, stretch: tuple[date, date], instance: dg.DagsterInstance) -> Outcome:
-    """Rebuild one stretch of days."""
-    first, last = stretch
-    tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat(), REASON: backfill.reason()}
+def run(
+    platform: Platform, backfill: Backfill, stretch: tuple[date, date], instance: dg.DagsterInstance
+) -> list[Outcome]:
+    """Rebuild one stretch of days: a Dagster run has either days or hours, so that each calendar has its own."""
+    outcomes: list[Outcome] = []
+    out: set[str] = set()
+    for calendar, names in _by_calendar(platform, backfill.models):
+        for name in names:
+            if out & set(platform.models[name].depends_on):
+                out.add(name)
+        if models := [name for name in names if name not in out]:
+            limits = (first_hour(stretch[0]), last_hour(stretch[1])) if calendar == "hour" else stretch
+            outcomes.append(_run(backfill, stretch, models, [key_of(limit) for limit in limits], instance))
+            if outcomes[-1].problem:
+                out.update(models)  # What is made from them must wait; the others need not.
+    return outcomes
+
+
+def _by_calendar(platform: Platform, names: Iterable[str]) -> Iterator[tuple[Granularity | None, list[str]]]:
+    """Models in as few groups of one calendar as there may be, upstream before downstream."""
+    levels: dict[str, int] = {}
+    groups: dict[tuple[int, Granularity | None], list[str]] = {}
+    calendars = {name: calendar_of(platform.models, platform.models[name]) for name in names}
+    for name, calendar in calendars.items():  # Upstream comes before downstream.
+        upstream = [other for other in platform.models[name].depends_on if other in levels]
+        levels[name] = max((levels[other] + (calendars[other] != calendar) for other in upstream), default=0)
+        groups.setdefault((levels[name], calendar), []).append(name)
+    for (_, calendar), group in sorted(groups.items(), key=lambda item: item[0][0]):
+        yield calendar, group
+
+
+def _run(
+    backfill: Backfill, stretch: tuple[date, date], models: list[str], keys: list[str], instance: dg.DagsterInstance
+) -> Outcome:
+    tags = {RANGE_START: keys[0], RANGE_END: keys[1], REASON: backfill.reason()}
     result = (
         defs()
         .resolve_implicit_global_asset_job_def()
         .execute_in_process(
             instance=instance,
-            asset_selection=[asset_key(name) for name in backfill.models],
+            asset_selection=[asset_key(name) for name in models],
             tags=tags | ({TENANT: backfill.tenant} if backfill.tenant else {}),
             run_config=QUIET,
             raise_on_error=False,
         )
     )
-    rows = dict.fromkeys(backfill.models, 0)
+    rows = dict.fromkeys(models, 0)
     for event in result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
         counts = materialization.metadata
         if (count := counts.get("dagster/partition_row_count") or counts.get("dagster/row_count")) is not None:
             rows[".".join(materialization.asset_key.path)] += int(str(count.value))
-    return Outcome(first, last, result.run_id, rows, None if result.success else _problem(result))
+    return Outcome(*stretch, result.run_id, rows, None if result.success else _problem(result))
 
 
 def _problem(result: dg.ExecuteInProcessResult) -> str:
@@ -192,8 +226,9 @@ def _backfill(asked: argparse.Namespace, console: Console) -> int:
         task = bars.add_task("", total=len(backfill.stretches()), completed=len(ledger.done))
         for stretch in todo:
             bars.update(task, description=f"{stretch[0]} to {stretch[1]}")
-            outcomes.append(run(backfill, stretch, instance))
-            if outcomes[-1].problem is None:
+            done = run(platform, backfill, stretch, instance)
+            outcomes += done
+            if not any(outcome.problem for outcome in done):
                 ledger.note(stretch)
             bars.advance(task)
     failed = [outcome for outcome in outcomes if outcome.problem]
@@ -215,11 +250,12 @@ def _show(platform: Platform, backfill: Backfill, outcomes: list[Outcome], secon
     for heading in ("days", "rows now"):
         table.add_column(heading, justify="right")
     done = [outcome for outcome in outcomes if outcome.problem is None]
-    days = sum((outcome.last - outcome.first).days + 1 for outcome in done)
     for name in backfill.models:
-        counts = [outcome.rows[name] for outcome in done]
+        mine = [outcome for outcome in done if name in outcome.rows]
+        days = sum((outcome.last - outcome.first).days + 1 for outcome in mine)
+        counts = [outcome.rows[name] for outcome in mine]
         # Runs share a month, and each tells the rows of all months.
-        rows = sum(counts) if platform.models[name].daily else max(counts, default=0)
+        rows = sum(counts) if platform.models[name].granularity else max(counts, default=0)
         table.add_row(name, str(days), f"{rows:,}")
     console = Console(highlight=False)
     console.print(table)

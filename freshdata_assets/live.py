@@ -1,6 +1,6 @@
-"""What is new: which tables are behind their upstream tables, and which days that touches."""
+"""What is new: which tables are behind their upstream tables, and which days and hours that touches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import In
+from pyiceberg.expressions import AlwaysFalse, BooleanExpression, Or
+from pyiceberg.expressions.parser import parse
 from pyiceberg.table import Table
 
-from freshdata.lake.changes import new_rows
+from freshdata.intervals import Granularity, ranges
+from freshdata.lake.changes import intervals_in, new_rows
 from freshdata.lake.cursors import Cursor, behind, read_cursor, upstream_heads
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.upstream import Upstream
@@ -25,11 +27,12 @@ class News:
 
     Attributes:
         moved: Model that is behind to the upstream tables that moved.
-        days: The days its daily models would touch; None when that cannot be told.
+        touched: The days that its daily models would touch, and the hours that its hourly ones would; None when that
+            cannot be told.
     """
 
     moved: dict[str, tuple[str, ...]]
-    days: frozenset[date] | None
+    touched: Mapping[Granularity, frozenset[date] | None]
 
 
 def up_to_date(catalog: Catalog, model: ModelInfo) -> bool:
@@ -45,16 +48,17 @@ def news(platform: Platform, catalog: Catalog, models: Iterable[ModelInfo]) -> N
     """What the upstream tables of some models gained that the models have not seen."""
     chosen = {model.name: model for model in models}
     upstream = Upstream(catalog, platform.models, platform.contracts)
-    days: set[date] | None = set()
+    intervals: dict[Granularity, frozenset[date] | None] = {"hour": frozenset(), "day": frozenset()}
     found: dict[str, tuple[str, ...]] = {}
     for name, heads in behind(catalog, {name: model.depends_on for name, model in chosen.items()}).items():
         touched = _touched(catalog, upstream, chosen[name], tuple(heads))
         if touched == set():
             continue  # An upstream snapshot without rows (a batch of duplicates) is no news.
         found[name] = tuple(heads)
-        if chosen[name].daily:
-            days = None if days is None or touched is None else days | touched
-    return News(found, frozenset(days) if days is not None else None)
+        if granularity := chosen[name].granularity:
+            known = intervals[granularity]
+            intervals[granularity] = None if known is None or touched is None else known | touched
+    return News(found, intervals)
 
 
 def _touched(
@@ -65,47 +69,43 @@ def _touched(
     cursor = read_cursor(catalog.load_table(model.name)) if catalog.table_exists(model.name) else None
     if cursor is not None:
         # Changed code alone starts no run: with the next news everything is rebuilt.
-        return upstream.pending(model, replace(cursor, fingerprint=model.code_version)).dates
-    days: set[date] = set()
+        touched = upstream.pending(model, replace(cursor, fingerprint=model.code_version)).dates
+        if touched is not None or model.granularity != "hour":
+            return touched
+        moved = model.depends_on  # There are too many hours to report on those without a row.
+    found: set[date] = set()
     for name in moved:
-        column = upstream.date_column(name)
+        column = upstream.time_column(name, model)
         if column is None:
             return None
-        days |= event_dates(catalog.load_table(name), column)
-    return model.period.touched(days)
+        for batch in new_rows(catalog.load_table(name), None, (column,)):
+            found |= intervals_in(batch.column(column))
+    return model.period.touched(found)
 
 
-def event_dates(table: Table, column: str) -> set[date]:
-    """The distinct values of a date column; reads that one column."""
-    days: set[date] = set()
-    for batch in new_rows(table, None, (column,)):
-        days.update(pc.unique(batch.column(column)).to_pylist())
-    return days
-
-
-def row_counts(table: Table, column: str, days: Iterable[date]) -> dict[date, int]:
-    """Rows of each of some days; reads one column of these days only."""
-    counts = dict.fromkeys(days, 0)
+def row_counts(table: Table, column: str, intervals: Iterable[date]) -> dict[date, int]:
+    """Rows of each of some days or hours; reads one column of these only."""
+    counts = dict.fromkeys(intervals, 0)
     if counts:
-        scan = table.scan(
-            row_filter=In(column, set(counts)),  # type: ignore[call-arg]
-            selected_fields=(column,),
-        )
+        scan = table.scan(row_filter=_within(column, ranges(counts)), selected_fields=(column,))
         for batch in scan.to_arrow_batch_reader():
             for entry in pc.value_counts(batch.column(column)).to_pylist():
                 counts[entry["values"]] += entry["counts"]
     return counts
 
 
-def rows_of_days(table: Table, column: str, days: Iterable[date] | None, fields: Iterable[str]) -> pa.Table:
-    """Rows of some days, or of all when ``days`` is None, with those of the wanted columns that the table has."""
+def rows_of_days(table: Table, model: ModelInfo, days: Iterable[date] | None, fields: Iterable[str]) -> pa.Table:
+    """Rows of a model's table, of some days or of all when ``days`` is None, with those of some columns that it has."""
     selected = tuple(name for name in fields if name in table.schema().column_names)
     if days is None:
         return table.scan(selected_fields=selected).to_arrow()
-    wanted = list(days)
+    wanted = [model.period.whole(*pair) for pair in ranges(days)]
     if not wanted:
         return table.schema().select(*selected).as_arrow().empty_table()
-    return table.scan(
-        row_filter=In(column, set(wanted)),  # type: ignore[call-arg]
-        selected_fields=selected,
-    ).to_arrow()
+    return table.scan(row_filter=_within(str(model.partition_column), wanted), selected_fields=selected).to_arrow()
+
+
+def _within(column: str, pairs: Iterable[tuple[date, date]]) -> BooleanExpression:
+    """That a column lies in one of some ranges of days or hours, inclusive."""
+    each = (parse(f"{column} >= '{first.isoformat()}' and {column} <= '{last.isoformat()}'") for first, last in pairs)
+    return Or(AlwaysFalse(), AlwaysFalse(), *each)  # Three or more make a balanced tree.

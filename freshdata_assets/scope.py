@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
+
+from freshdata.intervals import each
+from freshdata_assets.platform import interval_of
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -19,9 +22,9 @@ class Scope:
     """What a run is asked to do.
 
     Attributes:
-        live: Whether it takes in what is new since each table's cursor; else it rebuilds its days whole.
-        first: First day of its partitions, or None for a run without partitions.
-        last: Last day of its partitions, inclusive.
+        live: Whether it takes in what is new since each table's cursor; else it rebuilds its days or hours whole.
+        first: First day or hour of its partitions, or None for a run without partitions.
+        last: The last one, inclusive.
         tenant: The only tenant whose rows it rebuilds, where a model tells tenants apart; None for all.
     """
 
@@ -37,14 +40,16 @@ class Scope:
         last = tags.get(RANGE_END) or tags.get(PARTITION)
         return cls(
             live=tags.get(MODE) == LIVE,
-            first=date.fromisoformat(first) if first else None,
-            last=date.fromisoformat(last) if last else None,
+            first=interval_of(first) if first else None,
+            last=interval_of(last) if last else None,
             tenant=tags.get(TENANT),
         )
 
     @property
-    def days(self) -> tuple[date, ...]:
-        """The days of its partitions; none for a run without partitions."""
-        if self.first is None or self.last is None:
-            return ()
-        return tuple(self.first + timedelta(days=offset) for offset in range((self.last - self.first).days + 1))
+    def intervals(self) -> tuple[date, ...]:
+        """The days or hours of its partitions; none for a run without partitions."""
+        return () if self.first is None or self.last is None else tuple(each(self.first, self.last))
+
+    def covers(self, interval: date) -> bool:
+        """Whether a day or an hour is one of its partitions."""
+        return self.first is not None and self.last is not None and self.first <= interval <= self.last

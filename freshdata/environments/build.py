@@ -99,7 +99,7 @@ class Build:
 
     def built(self, runner: Runner, info: ModelInfo) -> ModelRun:
         """One model's run."""
-        if self.days and not info.daily and set(info.depends_on) & self.runs.keys():
+        if self.days and info.granularity is None and set(info.depends_on) & self.runs.keys():
             what = f"has whole {info.period.unit}s" if info.partition_column else "has no days"
             self.notes.append(f"{info.name} {what}: it was built from the plan's days of what is upstream")
         if self.days and info.partition_column:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
@@ -11,6 +11,7 @@ from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
 from freshdata.errors import FreshDataError, TransformError
+from freshdata.intervals import day_of, each
 from freshdata.quality import validate
 from freshdata.quality.validate import columns_of
 from freshdata.transform.context import refuse_lint_errors
@@ -75,16 +76,18 @@ def contract_gate(
         days: First and last day looked at; None for all.
         today: The day that is not over yet.
     """
-    column = contract.rules.event_date_field
+    column = str(info.partition_column)
     within: BooleanExpression = AlwaysTrue()
     if days:
-        within = parse(f"{column} >= '{days[0]}' and {column} <= '{days[1]}'")
-    selected = tuple(name for name in columns_of(contract) if name in table.schema().column_names)
+        first, last = (limit.isoformat() for limit in info.period.whole(*days))
+        within = parse(f"{column} >= '{first}' and {column} <= '{last}'")
+    wanted = {*columns_of(contract), contract.rules.event_date_field, column}
+    selected = tuple(name for name in table.schema().column_names if name in wanted)
     name = f"contract rules on {info.name}"
     try:
         rows = table.scan(row_filter=within, selected_fields=selected).to_arrow()
-        present = [day for day in rows[column].unique().to_pylist() if day]
-        judged = _days(min(present), max(present)) if present else []
+        present = [day_of(found) for found in rows[column].unique().to_pylist() if found]
+        judged = each(min(present), max(present)) if present else ()
         report = validate(rows, contract, days=(day for day in judged if day < today))
     except FreshDataError as error:
         return Gate(name, passed=False, detail=error.message)
@@ -111,7 +114,3 @@ def _models(context: "Context") -> list[str]:
 
 def _test_name(test: object) -> str:
     return str(getattr(test, "test_name", test))
-
-
-def _days(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]

@@ -128,7 +128,14 @@ def plan_environment(
             build.run(instance_clock(settings.home).now().date())
             tell("Comparing rows")
             diffs = tuple(
-                compare_rows(connection, model, models[model].grain, day=models[model].partition_column, days=days)
+                compare_rows(
+                    connection,
+                    model,
+                    models[model].grain,
+                    day=models[model].partition_column,
+                    # The hours of the days; whole months would reach beyond what was built.
+                    days=models[model].period.whole(*days) if days and models[model].granularity else days,
+                )
                 for model in build.runs
                 if model in frozen.compared
             )

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
@@ -164,11 +165,18 @@ def was_rolled_back(table: Table, mark: Mark) -> bool:
     return any((snapshot.sequence_number or 0) <= mark.sequence_number for snapshot in ancestors(table))
 
 
-def dates_in_files(table: Table, files: list[DataFile], column: str) -> set[date]:
-    """The distinct values of a date column in some of a table's data files; reads that one column."""
+def intervals_in(values: pa.Array | pa.ChunkedArray) -> set[date]:
+    """The days in a column of dates, or the hours in one of times."""
+    if pa.types.is_timestamp(values.type):
+        values = pc.floor_temporal(values, unit="hour")
+    return set(pc.unique(values).to_pylist())
+
+
+def intervals_in_files(table: Table, files: list[DataFile], column: str) -> set[date]:
+    """The days or hours of a column in some of a table's data files; reads that one column."""
     tasks = [FileScanTask(file) for file in files]
     scan = ArrowScan(table.metadata, table.io, table.schema().select(column), AlwaysTrue())
-    return set(scan.to_table(tasks)[column].unique().to_pylist())
+    return intervals_in(scan.to_table(tasks)[column])
 
 
 def _changed_entries(table: Table, after: int | None) -> Iterator[tuple[ManifestFile, ManifestEntry]]:

@@ -111,7 +111,7 @@ class CurrentRows(OverwriteChangedPartitions, CustomMaterialization[CurrentRowsK
 
     NAME = "current_rows"
 
-    def plain_slice(self, start: Any, end: Any) -> Slice:  # noqa: ARG002 - the table has no days.
+    def plain_slice(self, model: Model, start: Any, end: Any) -> Slice:  # noqa: ARG002 - the table has no days.
         """What a run by the plain ``sqlmesh`` command recomputes: everything."""
         return Slice()
 

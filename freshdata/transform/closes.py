@@ -12,6 +12,7 @@ from pyiceberg.catalog import Catalog
 
 from freshdata.contracts import Contract
 from freshdata.errors import LakeError
+from freshdata.intervals import day_of
 from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import read_cursor
 from freshdata.lake.tags import Tag, create_tag, list_tags
@@ -132,7 +133,7 @@ class Closes:
             pending = self._upstream.pending(each, read_cursor(load_table(self._catalog, each.name)))
             if pending.dates is None:
                 return None
-            days |= pending.dates
+            days |= {day_of(interval) for interval in pending.dates}
         return days
 
     def _chain(self, model: ModelInfo) -> Iterator[ModelInfo]:

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from freshdata.errors import TransformError
+from freshdata.intervals import HOUR
 from freshdata.lake.catalog import CATALOG_NAME
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import AuditResult
@@ -73,7 +74,7 @@ class Evaluation:
         )
         if all(audit.passed or not audit.blocking for audit in audits):
             for start, end in part.ranges or ((first, last),):
-                self._context.state_sync.add_interval(snapshot, start.isoformat(), end.isoformat())
+                self._context.state_sync.add_interval(snapshot, *_limits(start, end))
         return audits
 
     def _audit_written(self, info: ModelInfo, first: date, last: date, written: "pa.Table") -> tuple[AuditResult, ...]:
@@ -122,6 +123,8 @@ class Evaluation:
         """
         from sqlglot import exp
 
+        from freshdata.transform.exchange import literal
+
         model = self._snapshots[info.name].model
         columns = model.columns_to_types_or_raise
         if not getattr(model.kind, "moves", False):
@@ -129,9 +132,8 @@ class Evaluation:
         # The newest version of a key may lie in another day than an older one: only all of them together tell.
         rows = _stored(model, self._rendered(info, self._ever()))
         day = model.time_column.column
-        limits = (exp.cast(exp.Literal.string(limit.isoformat()), "date") for limit in (first, last))
         names = [exp.column(name, quoted=True) for name in columns]
-        return exp.select(*names).from_(rows.subquery("r")).where(day.between(*limits))
+        return exp.select(*names).from_(rows.subquery("r")).where(day.between(literal(first), literal(last)))
 
     def remember_deletes(self, info: ModelInfo) -> None:
         """Have a model's table of deletes, if it has one, hold what was deleted by now, and nothing else."""
@@ -161,9 +163,10 @@ class Evaluation:
     def _span(self, first: date, last: date) -> dict[str, Any]:
         from sqlmesh.core.snapshot import DeployabilityIndex
 
+        start, end = _limits(first, last)
         return {
-            "start": first.isoformat(),
-            "end": last.isoformat(),
+            "start": start,
+            "end": end,
             "execution_time": datetime.now(UTC),
             "snapshots": {snapshot.name: snapshot for snapshot in self._snapshots.values()},
             "deployability_index": DeployabilityIndex.all_deployable(),
@@ -181,6 +184,11 @@ class Evaluation:
                 f"failed: {root_cause(error)}.",
                 remedy=f"Correct {info.path}, or the data it reads, and run it again.",
             ) from error
+
+
+def _limits(first: date, last: date) -> tuple[date, date]:
+    """Start and end as SQLMesh takes them: a day at the end is inclusive, a moment is not."""
+    return first, last + HOUR if isinstance(last, datetime) else last
 
 
 def _stored(model: "Model", query: "exp.Query") -> "exp.Query":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 
 from sqlglot import exp
@@ -47,6 +48,13 @@ class KeyedTable:
 def column(name: str, table: str | None = None) -> exp.Column:
     """A quoted column of an unquoted alias: sqlglot strips a MERGE's own aliases only if they are spelled like it."""
     return exp.column(exp.to_identifier(name, quoted=True), table=table)
+
+
+def literal(interval: date) -> exp.Cast:
+    """A day or an hour in SQL, in a form that every engine reads."""
+    kind = "timestamptz" if isinstance(interval, datetime) else "date"
+    text = interval.isoformat(" ") if isinstance(interval, datetime) else interval.isoformat()
+    return exp.cast(exp.Literal.string(text), kind)
 
 
 def same(names: Sequence[str], left: str, right: str) -> exp.Condition:

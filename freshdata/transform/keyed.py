@@ -59,7 +59,7 @@ class Merging:
     """How a table's rows are told apart.
 
     Attributes:
-        day: The date column that it is partitioned by.
+        day: The column of days or hours that it is partitioned by.
         key: Columns that identify a row.
         version: Columns that order a row's versions.
     """
@@ -163,7 +163,7 @@ def merge_rows(
     """
     if rows[merging.day].null_count or rows[merging.version[0]].null_count:
         return None
-    days = ", ".join(f"'{day}'" for day in rows[merging.day].unique().to_pylist())
+    days = ", ".join(f"'{day.isoformat()}'" for day in rows[merging.day].unique().to_pylist())
     tasks = list(table.scan(row_filter=f"{merging.day} in ({days})").plan_files())
     present = sum(task.file.record_count for task in tasks)
     if not _plain(table, tasks, merging) or len(rows) > LARGEST_SHARE * (present or np.inf):

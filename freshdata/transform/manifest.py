@@ -9,6 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from freshdata.contracts import load_contracts
+from freshdata.errors import TransformError
+from freshdata.intervals import Granularity
 from freshdata.settings import Settings
 from freshdata.transform.periods import Period, Unit
 
@@ -42,7 +45,7 @@ class ModelInfo:
         description: What one row is.
         owner: Owning team.
         kind: ``merge_by_key``, ``overwrite_changed_partitions``, ``scd2`` or ``full``.
-        partition_column: Date column of its partitions, or None.
+        partition_column: Column of its partitions' days or hours, or None.
         columns: Column to SQL type, in order.
         column_descriptions: Column to description.
         depends_on: Tables it reads, sorted.
@@ -53,7 +56,7 @@ class ModelInfo:
         path: Its file, relative to the folder that holds the project's.
         tags: Its tags.
         grain: Columns that together identify a row; empty when the model does not say.
-        period: How many upstream days a row sums up.
+        period: How many upstream days or hours a row sums up.
     """
 
     name: str
@@ -75,9 +78,14 @@ class ModelInfo:
     period: Period = field(default_factory=Period)
 
     @property
+    def granularity(self) -> Granularity | None:
+        """What is made by itself: each of its days, or each of its hours; None when neither is."""
+        return self.period.granularity if self.partition_column is not None else None
+
+    @property
     def daily(self) -> bool:
         """Whether each of its days is made by itself."""
-        return self.partition_column is not None and self.period.daily
+        return self.granularity == "day"
 
 
 def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
@@ -113,11 +121,13 @@ def _path(settings: Settings) -> Path:
 def build_manifest(context: "Context", settings: Settings) -> dict[str, ModelInfo]:
     """Read the manifest from a loaded SQLMesh context."""
     models = context.models
-    return {
+    manifest = {
         table_name(fqn): _info(context, models[fqn], settings)
         for fqn in context.dag.sorted
         if fqn in models and models[fqn].kind.name != "EXTERNAL"
     }
+    _refuse_local_days(manifest, settings)
+    return manifest
 
 
 def project_fingerprint(settings: Settings) -> str:
@@ -137,10 +147,12 @@ def sources(models: Mapping[str, ModelInfo], model: ModelInfo) -> set[str]:
     return found
 
 
-def follows_days(models: Mapping[str, ModelInfo], model: ModelInfo) -> bool:
-    """Whether a model is made from one with days, through any number of models."""
-    upstream = [models[name] for name in model.depends_on if name in models]
-    return any(one.daily or follows_days(models, one) for one in upstream)
+def calendar_of(models: Mapping[str, ModelInfo], model: ModelInfo) -> Granularity | None:
+    """What a model's runs are of: its days or its hours, or else those of what it is made from; None without any."""
+    if model.granularity:
+        return model.granularity
+    upstream = {calendar_of(models, models[name]) for name in model.depends_on if name in models}
+    return "day" if "day" in upstream else "hour" if "hour" in upstream else None
 
 
 def table_name(fqn: str) -> str:
@@ -175,9 +187,39 @@ def _info(context: "Context", model: Any, settings: Settings) -> ModelInfo:
 
 
 def _period(model: Any) -> Period:
-    unit = model.interval_unit.value if model.time_column else "day"
-    whole: dict[str, Unit] = {"month": "month", "year": "year"}
-    return Period(whole.get(unit, "day"), getattr(model.kind, "window_days", 1))
+    unit, window = model.interval_unit.value if model.time_column else "day", getattr(model.kind, "window", 1)
+    if not getattr(model.kind, "hourly", False):
+        whole: dict[str, Unit] = {"month": "month", "year": "year"}
+        return Period(whole.get(unit, "day"), window)
+    column = model.time_column.column.name
+    kind = model.columns_to_types_or_raise[column].sql("duckdb")
+    if unit != "hour" or kind != "TIMESTAMPTZ":
+        raise TransformError(
+            table_name(model.fqn),
+            f"has an hour_column of type {kind}, and its cron is {model.cron!r}.",
+            remedy=f"Write `cron '@hourly'`, and `DATE_TRUNC('HOUR', ...)::TIMESTAMPTZ AS {column}`.",
+        )
+    return Period("hour", window)
+
+
+def _refuse_local_days(models: Mapping[str, ModelInfo], settings: Settings) -> None:
+    """Refuse hours of a stream with days of its own: nothing would tell which of those days an hour belongs to.
+
+    Raises:
+        TransformError: a model in hours is made from such a stream.
+    """
+    hourly = [model for model in models.values() if model.granularity == "hour"]
+    for contract in load_contracts(settings.contracts_dir).values() if hourly else ():
+        if contract.stream is None or contract.stream.derives_event_date:
+            continue
+        for model in hourly:
+            if contract.table in sources(models, model):
+                raise TransformError(
+                    model.name,
+                    f"has hours, but the contract {contract.name} has days of its own (eventDateField), whose hours "
+                    "are not those of the UTC day.",
+                    remedy="Drop eventDateField from the contract, or give the model days.",
+                )
 
 
 def _blocking(audit: Any, arguments: dict[str, Any]) -> bool:

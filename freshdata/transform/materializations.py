@@ -16,6 +16,7 @@ from sqlmesh.core.model import CustomKind, TimeColumn  # noqa: TID253 - as above
 from sqlmesh.utils.date import make_inclusive, to_date  # noqa: TID253 - as above.
 from sqlmesh.utils.errors import ConfigError  # noqa: TID253 - as above.
 
+from freshdata.intervals import each, first_hour, length
 from freshdata.transform.deletes import deletes_table, remember, remembered
 from freshdata.transform.exchange import (
     SOURCE,
@@ -23,6 +24,7 @@ from freshdata.transform.exchange import (
     Columns,
     KeyedTable,
     column,
+    literal,
     marked,
     newer,
     of_target,
@@ -36,8 +38,8 @@ from freshdata.transform.slices import SLICE, Slice
 if TYPE_CHECKING:
     from sqlmesh.core.model import Model
 
-MOST_DAYS = 1000  # Of a list of days in a query.
-# What a query's days are rendered as when it must see all rows of a key, wherever they lie.
+MOST_LISTED = 1000  # Days or hours in a query.
+# What a query's days or hours are rendered as when it must see all rows of a key, wherever they lie.
 EVER = {"start": "1900-01-01", "end": "2200-12-31"}
 
 
@@ -87,30 +89,38 @@ class KeyedKind(CustomKind):  # type: ignore[misc]
         return query
 
 
-class DailyKind(KeyedKind):
+class PartitionedKind(KeyedKind):
     """A model in partitions by a date column, named by ``materialization_properties (date_column = ...)``.
 
-    They are days; with ``cron '@monthly'`` or ``'@yearly'`` whole months or years, dated by their first day. Rows that
-    look back over several days say so by ``window_days``. The time column makes SQLMesh's audits look only at the days
-    of the run, not at the whole table.
+    They are days; with ``cron '@monthly'`` or ``'@yearly'`` whole months or years, dated by their first day. With an
+    ``hour_column`` instead, a TIMESTAMPTZ, and ``cron '@hourly'`` they are hours. Rows that look back over several days
+    or hours say so by ``window_days`` or ``window_hours``. The time column makes SQLMesh's audits look only at the days
+    or hours of the run, not at the whole table.
     """
 
     @property
-    def time_column(self) -> TimeColumn:
-        """The date column that the table is partitioned by."""
-        return TimeColumn(column=exp.column(self.property_names("date_column")[0], quoted=True), format="%Y-%m-%d")
+    def hourly(self) -> bool:
+        """Whether the partitions are hours."""
+        return "hour_column" in self.materialization_properties
 
     @property
-    def window_days(self) -> int:
-        """Days of the upstream tables that a row looks back on, its own included.
+    def time_column(self) -> TimeColumn:
+        """The column that the table is partitioned by."""
+        (name,) = self.property_names("hour_column" if self.hourly else "date_column")
+        return TimeColumn(column=exp.column(name, quoted=True), format="%Y-%m-%d")
+
+    @property
+    def window(self) -> int:
+        """Days or hours of the upstream tables that a row looks back on, its own included.
 
         Raises:
             ConfigError: it is no positive number.
         """
-        value = self.materialization_properties.get("window_days", 1)
+        name = "window_hours" if self.hourly else "window_days"
+        value = self.materialization_properties.get(name, 1)
         text = value.name if isinstance(value, exp.Expression) else str(value)
         if not text.isdigit() or not int(text):
-            raise ConfigError(f"window_days is {text!r}. Use a number of days, 1 or more.")
+            raise ConfigError(f"{name} is {text!r}. Use a whole number, 1 or more.")
         return int(text)
 
     @property
@@ -137,7 +147,7 @@ class DailyKind(KeyedKind):
         return without(query, tuple(columns), self.removes)
 
 
-class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ignore[misc]
+class OverwriteChangedPartitions(CustomMaterialization[PartitionedKind]):  # type: ignore[misc]
     """Replaces exactly the days of the slice; a day the query has no rows for is emptied."""
 
     NAME = "overwrite_changed_partitions"
@@ -152,13 +162,13 @@ class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ign
         **kwargs: Any,
     ) -> None:
         """Carry out the slice that SQLMesh hands through ``render_kwargs``; see the base class."""
-        part = render_kwargs.get(SLICE) or self.plain_slice(kwargs["start"], kwargs["end"])
+        part = render_kwargs.get(SLICE) or self.plain_slice(model, kwargs["start"], kwargs["end"])
         self.take(table_name, query_or_df, model, render_kwargs, part)
 
-    def plain_slice(self, start: Any, end: Any) -> Slice:
+    def plain_slice(self, model: Model, start: Any, end: Any) -> Slice:
         """What a run by the plain ``sqlmesh`` command recomputes, which says nothing but its interval."""
-        first, last = make_inclusive(start, end)
-        return Slice(ranges=((to_date(first), to_date(last)),))
+        first, last = map(first_hour if model.kind.hourly else to_date, make_inclusive(start, end))
+        return Slice(ranges=((first, last),))
 
     def append(
         self, table_name: str, query_or_df: exp.Query, model: Model, render_kwargs: dict[str, Any], **kwargs: Any
@@ -173,7 +183,7 @@ class OverwriteChangedPartitions(CustomMaterialization[DailyKind]):  # type: ign
         overwrite(self.adapter, table, query, columns, where=where, source_columns=source_columns)
 
 
-class MergeByKey(OverwriteChangedPartitions, CustomMaterialization[DailyKind]):  # type: ignore[misc]
+class MergeByKey(OverwriteChangedPartitions, CustomMaterialization[PartitionedKind]):  # type: ignore[misc]
     """Merges new rows by key, the newest version of a row winning; or replaces days, as the slice says.
 
     Properties: ``unique_key``, and ``version``: columns that order the versions of a row. A row that is there already
@@ -266,16 +276,11 @@ def _within(day: exp.Column, part: Slice) -> exp.Condition:
 
 
 def _days(day: exp.Column, ranges: tuple[tuple[date, date], ...]) -> exp.Condition:
-    return exp.or_(
-        *(day.between(*(exp.cast(exp.Literal.string(limit.isoformat()), "date") for limit in pair)) for pair in ranges)
-    )
+    return exp.or_(*(day.between(*map(literal, pair)) for pair in ranges))
 
 
 def _among(day: exp.Column, ranges: tuple[tuple[date, date], ...]) -> exp.Condition:
-    """The days of some ranges as a list: DuckDB opens the files of just these days by it, and of all by ranges."""
-    if sum((last - first).days + 1 for first, last in ranges) > MOST_DAYS:
+    """The days or hours of some ranges as a list: DuckDB opens just their files by it, and those of all by ranges."""
+    if sum((last - first) // length(first) + 1 for first, last in ranges) > MOST_LISTED:
         return _days(day, ranges)
-    days = (
-        date.fromordinal(number) for first, last in ranges for number in range(first.toordinal(), last.toordinal() + 1)
-    )
-    return day.isin(*(exp.cast(exp.Literal.string(found.isoformat()), "date") for found in days))
+    return day.isin(*(literal(found) for pair in ranges for found in each(*pair)))

@@ -154,11 +154,14 @@ class Rebuild:
         self, info: ModelInfo, days: tuple[date, date], of: str, without: str, columns: tuple[str, ...] | None = None
     ) -> str:
         """The rows of one table that another does not have, or their values in some columns."""
-        # Names of the project's own, validated as identifiers where they are read; days are dates.
+        from freshdata.transform.exchange import literal
+
+        # Names of the project's own, validated as identifiers where they are read.
         chosen = ", ".join(f'"{name}"' for name in columns or info.columns)
         where = ""
         if info.partition_column:
-            where = f""" WHERE "{info.partition_column}" BETWEEN DATE '{days[0]}' AND DATE '{days[1]}'"""
+            first, last = (literal(day).sql("duckdb") for day in days)
+            where = f' WHERE "{info.partition_column}" BETWEEN {first} AND {last}'
         parts = [f"SELECT {chosen} FROM {CATALOG_NAME}.{table}{where}" for table in (of, without)]  # noqa: S608
         return " EXCEPT ALL ".join(parts)
 

@@ -33,7 +33,7 @@ class ModelRun:
     Attributes:
         model: The model's name.
         mode: ``live``, ``partitions`` or ``full``.
-        partitions: Recomputed day, or first day of a period, to its rows now; empty for a table without partitions.
+        partitions: Recomputed day or hour, or first day of a period, to its rows now; empty for a table without any.
         rows: Rows in the table now.
         audits: The audits' outcomes; empty when nothing was recomputed.
         note: Why the run did more, or less, than usual; or an empty string.
@@ -59,7 +59,7 @@ class Pending:
 
     Attributes:
         behind: Whether an upstream table, or the model's code, moved since the table's cursor.
-        dates: The days it would recompute; None for all.
+        dates: The days or hours it would recompute; None for all.
         note: Why all, or an empty string.
         cursor: What the table will have seen afterwards.
         whole_days: Whether the days are rebuilt whole because the new rows cannot be told from the others.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from pyiceberg.table import Table
 
 from freshdata.contracts import load_contracts
 from freshdata.errors import OvertakenError, TransformError
+from freshdata.intervals import each, length
 from freshdata.intervals import ranges as ranges_of
 from freshdata.lake.catalog import CATALOG_NAME, ensure_stream_tables, ensure_table, load_table
 from freshdata.lake.cursors import COMMIT_PROPERTY, Cursor, common, read_cursor
@@ -126,12 +127,12 @@ class Runner:
         return retry(lambda: self._follow(info, started), model, lambda error: isinstance(error, OvertakenError))
 
     def run_partitions(self, model: str, start: date, end: date, *, tenant: str | None = None) -> ModelRun:
-        """Rebuild days whole from upstream, or the periods that they lie in.
+        """Rebuild days or hours whole from upstream, or the periods that they lie in.
 
         Args:
             model: The model's name.
-            start: First day.
-            end: Last day, inclusive.
+            start: First day or hour.
+            end: Last day or hour, inclusive.
             tenant: Rebuild only this tenant's rows, in a model that tells tenants apart.
 
         Raises:
@@ -151,8 +152,7 @@ class Runner:
         with self._stamps.stamped(info, "partitions", cursor, ranges) as run:
             audits = self._evaluation.store(info, start, end, Slice(ranges, self._tenant(info, tenant)))
             self._stamps.carry_cursor(info, run)
-        days = frozenset(date.fromordinal(day) for day in range(start.toordinal(), end.toordinal() + 1))
-        return self._outcome(info, "partitions", started, days=days, audits=audits)
+        return self._outcome(info, "partitions", started, days=frozenset(each(start, end)), audits=audits)
 
     def run_full(self, model: str) -> ModelRun:
         """Rebuild the whole table from upstream.
@@ -280,18 +280,18 @@ class Runner:
             self._adapter.unstage(relation)
 
     def _bounds(self, info: ModelInfo, *, stored: bool = False) -> tuple[date, date]:
-        """First and last day of the rows upstream, and of the table's own; any day when there are none."""
+        """First and last day or hour of the rows upstream, and of the table's own; any when there are none."""
         from sqlglot import exp
 
         found: list[date] = []
         for name in (*info.depends_on, *((info.name,) if stored else ())):
-            if column := self._upstream.date_column(name):
+            if column := self._upstream.time_column(name, info):
                 day = exp.column(column, quoted=True)
                 query = exp.select(exp.Min(this=day), exp.Max(this=day)).from_(f"{CATALOG_NAME}.{name}")
                 found += [value for value in self._adapter.fetchone(query) or () if value is not None]
-        today = datetime.now(UTC).date()
-        later = timedelta(days=info.period.window_days - 1)
-        return min(found, default=today), max(found, default=today) + later
+        spans = [info.period.whole(value, value) for value in found or [datetime.now(UTC).date()]]
+        last = max(end for _, end in spans)
+        return min(start for start, _ in spans), last + length(last) * (info.period.window - 1)
 
     def _outcome(
         self,
@@ -321,7 +321,8 @@ class Runner:
         day = exp.column(info.partition_column, quoted=True)
         counts = row_counts(self._table(info.name), info.partition_column)
         if counts is None:
-            counts = {key: int(count) for count, key in self._adapter.fetchall(query.select(day).group_by(day))}
+            found = self._adapter.fetchall(query.select(day).group_by(day))
+            counts = {info.period.start(key): int(count) for count, key in found}
         chosen = counts if days is None else {key: counts.get(key, 0) for key in info.period.starts(days)}
         return sum(counts.values()), dict(sorted(chosen.items()))
 

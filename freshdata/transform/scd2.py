@@ -105,7 +105,7 @@ class Scd2(OverwriteChangedPartitions, CustomMaterialization[Scd2Kind]):  # type
 
     NAME = "scd2"
 
-    def plain_slice(self, start: Any, end: Any) -> Slice:  # noqa: ARG002 - a dimension has no days.
+    def plain_slice(self, model: Model, start: Any, end: Any) -> Slice:  # noqa: ARG002 - a dimension has no days.
         """What a run by the plain ``sqlmesh`` command recomputes: everything."""
         return Slice()
 

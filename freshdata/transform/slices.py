@@ -14,7 +14,7 @@ class Slice:
     """The part of a model to recompute.
 
     Attributes:
-        ranges: Days to replace, each range's first and last day inclusive; None replaces the whole table.
+        ranges: Days or hours to replace, each range's first and last day inclusive; None replaces the whole table.
         tenant: Tenant column and tenant whose rows alone are replaced; None replaces everybody's.
         merge: Whether rows are merged by key into what is there, instead of replacing it; of a dimension, whether only
             the keys of the new rows are made anew.

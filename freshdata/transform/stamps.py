@@ -56,10 +56,12 @@ class Stamps:
             mode: How it is run.
             cursor: What a table will have seen with the run's rows, given the table as it is before; what it raises
                 keeps them out.
-            ranges: The days it recomputes, each range's first and last; None for all.
+            ranges: The days or hours it recomputes, each range's first and last; None for all.
         """
         run = uuid.uuid4().hex
-        interval = "all" if ranges is None else ",".join(f"{first}/{last}" for first, last in ranges)
+        interval = (
+            "all" if ranges is None else ",".join(f"{first.isoformat()}/{last.isoformat()}" for first, last in ranges)
+        )
         properties = {MODEL_PROPERTY: info.name, MODE_PROPERTY: mode, RUN_PROPERTY: run, INTERVAL_PROPERTY: interval}
         properties |= self._properties
 

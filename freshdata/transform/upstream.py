@@ -11,7 +11,8 @@ from freshdata.lake.catalog import load_table
 from freshdata.lake.changes import (
     appended_since,
     appends_only,
-    dates_in_files,
+    intervals_in,
+    intervals_in_files,
     is_ancestor,
     new_rows,
     touched_dates,
@@ -69,11 +70,14 @@ class Upstream:
             return Pending(behind=True, dates=None, note=note, cursor=cursor, keyed=not reason)
         return self._moved(model, seen, cursor)
 
-    def date_column(self, table: str) -> str | None:
-        """The column with the day that a row of a table belongs to, or None when it has no days."""
+    def time_column(self, table: str, model: ModelInfo) -> str | None:
+        """The column by which a model finds the days or hours of a table's rows, or None when they have none."""
         if table in self._models:
             return self._models[table].partition_column
-        return self._streams[table].event_date_field if table in self._streams else None
+        if table not in self._streams:
+            return None
+        rules = self._streams[table]
+        return rules.event_time_field if model.granularity == "hour" else rules.event_date_field
 
     def tenant_column(self, model: ModelInfo) -> str | None:
         """The column that names the tenant a model's row belongs to, or None when its rows are made from several's."""
@@ -88,13 +92,13 @@ class Upstream:
         for name in model.depends_on:
             if cursor.upstream.get(name) == seen.upstream.get(name):
                 continue
-            touched, note = self._touched(name, seen.upstream.get(name), seen.marks.get(name))
+            touched, note = self._touched(model, name, seen.upstream.get(name), seen.marks.get(name))
             if touched is None:
                 return Pending(behind=True, dates=None, note=f"{note}: everything is rebuilt", cursor=cursor)
             dates |= self._models[name].period.touched(touched) if name in self._models else touched
             whole = whole or bool(self._beyond_appends(name, seen.upstream.get(name)))
             if note:
-                notes.append(f"{note}: the days of its new files are rebuilt")
+                notes.append(f"{note}: the {model.granularity or 'day'}s of its new files are rebuilt")
         note = "; ".join(notes)
         dates = model.period.touched(dates)
         return Pending(behind=True, dates=frozenset(dates), note=note, cursor=cursor, whole_days=whole)
@@ -116,13 +120,15 @@ class Upstream:
         operations = new_rows(load_table(self._catalog, name), after, (OPERATION,)).read_all()[OPERATION]
         return f"{stream.capture.table} was truncated" if TRUNCATE in operations.unique().to_pylist() else ""
 
-    def _touched(self, name: str, after: int | None, mark: Mark | None) -> tuple[set[date] | None, str]:
-        """The days that an upstream table's changes since a snapshot concern; None when only all are sure to be enough.
+    def _touched(
+        self, model: ModelInfo, name: str, after: int | None, mark: Mark | None
+    ) -> tuple[set[date] | None, str]:
+        """The days or hours that an upstream table's changes since a snapshot concern; None when it cannot be told.
 
         Returns:
-            The days, and what is out of the ordinary, or an empty string.
+            The days or hours, and what is out of the ordinary, or an empty string.
         """
-        table, column = load_table(self._catalog, name), self.date_column(name)
+        table, column = load_table(self._catalog, name), self.time_column(name, model)
         if after is None:
             return None, f"{name} has its first rows"
         if column is None:
@@ -130,9 +136,9 @@ class Upstream:
         if not is_ancestor(table, after):
             gone = f"the snapshot of {name} seen last has expired or was rolled back"
             files = appended_since(table, mark) if mark and not was_rolled_back(table, mark) else None
-            return (None if files is None else dates_in_files(table, files, column)), gone
+            return (None if files is None else intervals_in_files(table, files, column)), gone
         if (touched := touched_dates(table, column, after)) is not None:
             return touched, ""
         if not appends_only(table, after):
             return None, f"rows of {name} were changed or deleted"
-        return {day for batch in new_rows(table, after, (column,)) for day in batch.column(0).unique().to_pylist()}, ""
+        return {one for batch in new_rows(table, after, (column,)) for one in intervals_in(batch.column(0))}, ""

@@ -180,7 +180,7 @@ def _plain_column(part: exp.Expression) -> str:
 
 
 def _iceberg_filter(where: exp.Expression | None) -> BooleanExpression:
-    """The filter that says the same as a condition of the materializations: days between literals, or everything.
+    """The filter that says the same as a condition of the materializations: days or hours between literals, or all.
 
     And one tenant's rows, if need be.
     """
@@ -194,6 +194,7 @@ def _iceberg_filter(where: exp.Expression | None) -> BooleanExpression:
     if isinstance(where, exp.EQ):
         return EqualTo(where.this.name, where.expression.name)  # type: ignore[call-arg]  # Its types are pydantic's.
     if isinstance(where, exp.Between):
-        low, high = (where.args[side].find(exp.Literal).name for side in ("low", "high"))
+        # Iceberg's times have a T between day and hour.
+        low, high = (where.args[side].find(exp.Literal).name.replace(" ", "T") for side in ("low", "high"))
         return parse(f"{where.this.name} >= '{low}' and {where.this.name} <= '{high}'")
     raise NotImplementedError(f"overwrite where {where.sql('duckdb')}")

@@ -84,7 +84,7 @@ def judged_days(platform: Platform, model: ModelInfo, scope: Scope) -> list[date
     over = platform.clock.now() - max(lateness, default=timedelta(0))
     newest = over.date() - timedelta(days=1)
     recent = {newest - timedelta(days=number) for number in range(JUDGED_DAYS)}
-    return sorted({day for day in scope.days if day <= newest} | recent)
+    return sorted({day for day in scope.intervals if day <= newest} | recent)
 
 
 def _result(findings: list[Finding], computed: list[date]) -> dg.AssetCheckResult:

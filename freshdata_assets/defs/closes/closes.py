@@ -37,7 +37,7 @@ def close_assets(platform: Platform) -> dg.AssetsDefinition:
             if _key(model) not in context.selected_asset_keys:
                 continue
             try:
-                for day in Scope.of(context.run.tags).days:
+                for day in Scope.of(context.run.tags).intervals:
                     tag = closes.close(model, day, platform.clock.now())
                     metadata = {"freshdata/tag": tag.name, "freshdata/snapshot_id": str(tag.snapshot_id)}
                     context.add_asset_metadata(metadata, _key(model), key_of(day))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from freshdata.contracts import Contract
 from freshdata.errors import FreshDataError
+from freshdata.intervals import day_of, each
 from freshdata.lake.catalog import load_table
 from freshdata.lake.changes import touched_dates
 from freshdata.lake.cursors import read_cursor
@@ -73,9 +74,9 @@ def _check(platform: Platform, stream: Contract, model: ModelInfo) -> dg.AssetCh
 
 def _judge(platform: Platform, stream: Contract, model: ModelInfo, scope: Scope) -> dg.AssetCheckResult:
     table = load_table(platform.catalog(), model.name)
-    column = stream.rules.event_date_field
+    column = str(model.partition_column)
     extent = check_extent(platform, model, scope)
-    rows = rows_of_days(table, column, extent.days, columns_of(stream))
+    rows = rows_of_days(table, model, extent.days, {*columns_of(stream), stream.rules.event_date_field, column})
     judged = extent.judged
     if judged is None:
         judged = _all_days(pc.min_max(rows[column]).as_py())
@@ -92,7 +93,7 @@ def _judge(platform: Platform, stream: Contract, model: ModelInfo, scope: Scope)
 
 def check_extent(platform: Platform, model: ModelInfo, scope: Scope) -> Extent:
     """Which rows of a Silver table a run's check must look at."""
-    run_days = frozenset(scope.days)
+    run_days = frozenset(map(day_of, scope.intervals))
     if not scope.live:
         if run_days:
             return Extent(run_days, run_days, "the run's days")
@@ -116,7 +117,7 @@ def gold_would_take_in(platform: Platform, model: ModelInfo) -> frozenset[date] 
         touched = touched_dates(silver, model.partition_column, cursor.upstream.get(model.name) if cursor else None)
         if touched is None:
             return None
-        days |= touched
+        days |= set(map(day_of, touched))
     return frozenset(days)
 
 
@@ -124,7 +125,7 @@ def _all_days(ends: dict[str, date | None]) -> frozenset[date]:
     first, last = ends["min"], ends["max"]
     if first is None or last is None:
         return frozenset()
-    return frozenset(first + timedelta(days=offset) for offset in range((last - first).days + 1))
+    return frozenset(each(day_of(first), day_of(last)))
 
 
 def _metadata(report: QualityReport, extent: Extent) -> dict[str, Any]:

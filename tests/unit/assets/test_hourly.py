@@ -10,11 +10,33 @@ import pytest
 from freshdata.clock import instance_clock
 from freshdata.contracts import load_contracts
 from freshdata.intervals import HOUR
+from freshdata.transform.manifest import ModelInfo
+from freshdata.transform.periods import Period
+from freshdata_assets.automation import MOST_RANGES, live_run_requests
 from freshdata_assets.defs.automation.snapshots import snapshot_sensor
 from freshdata_assets.defs.bronze.assets import external_specs
 from freshdata_assets.platform import Platform, asset_key, interval_of, key_of
+from freshdata_assets.scope import RANGE_END, RANGE_START
 from tests.hourly import START, clicks, project
 from tests.lakes import ingest
+
+SILVER = ModelInfo(
+    name="silver.clicks",
+    layer="silver",
+    description="",
+    owner="web",
+    kind="merge_by_key",
+    partition_column="event_hour",
+    columns={},
+    column_descriptions={},
+    depends_on=("bronze.clicks",),
+    column_lineage={},
+    audits=(),
+    code_version="1",
+    metadata_version="1",
+    path="",
+    period=Period("hour"),
+)
 
 
 @pytest.fixture
@@ -46,3 +68,13 @@ def test_the_sensor_reports_each_ingestion_hour(platform: Platform) -> None:
         "2026-03-01-22:00": 3,
         "2026-03-02-02:00": 3,
     }
+
+
+def test_news_of_scattered_hours_is_a_few_runs_of_just_those(platform: Platform) -> None:
+    platform.clock.set(start=START.date(), now=START + 40 * HOUR)
+    platform = Platform(platform.settings, platform.contracts, {SILVER.name: SILVER})
+    scattered = [START + number * HOUR for number in (0, 1, *range(10, 30, 2))]
+    ingest(platform.settings, "clicks", [click for hour in scattered for click in clicks(hour)])
+    requests = live_run_requests(platform, platform.catalog())
+    found = [(request.tags[RANGE_START], request.tags[RANGE_END]) for request in requests]
+    assert found == [(key_of(hour), key_of(hour)) for hour in scattered[-MOST_RANGES:]]

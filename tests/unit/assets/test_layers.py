@@ -132,4 +132,4 @@ def test_a_rule_that_cannot_be_checked_fails_the_check_with_its_reason(
 )
 def test_a_runs_tags_say_what_it_is_asked_to_do(tags: dict[str, str], live: bool, days: list[str]) -> None:  # noqa: FBT001
     scope = Scope.of(tags)
-    assert (scope.live, [day.isoformat() for day in scope.days]) == (live, days)
+    assert (scope.live, [day.isoformat() for day in scope.intervals]) == (live, days)

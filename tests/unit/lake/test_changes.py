@@ -16,7 +16,7 @@ from freshdata.lake.changes import (
     added_partitions,
     appended_since,
     appends_only,
-    dates_in_files,
+    intervals_in_files,
     is_ancestor,
     new_rows,
     touched_dates,
@@ -145,7 +145,7 @@ def test_rows_gained_since_an_expired_snapshot_are_known_by_their_files(table: T
     files = appended_since(table, seen)
     assert files is not None
     assert sum(file.record_count for file in files) == 3
-    assert dates_in_files(table, files, "day") == {SECOND, THIRD}
+    assert intervals_in_files(table, files, "day") == {SECOND, THIRD}
 
 
 @pytest.mark.parametrize(
