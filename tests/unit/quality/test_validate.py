@@ -13,6 +13,7 @@ from open_data_contract_standard.model import DataQuality
 from freshdata.contracts import Contract, load_contracts
 from freshdata.errors import RuleError
 from freshdata.quality import QualityReport, expectations, validate
+from freshdata.quality.validate import columns_of
 from freshdata.settings import load_settings
 
 DAY = date(2013, 1, 1)
@@ -192,3 +193,8 @@ def test_a_query_that_returns_no_number_is_an_error_of_the_rule(spelled: Callabl
 def test_a_rules_query_cannot_read_files(spelled: Callable[..., Contract]) -> None:
     query = "SELECT count(*) FROM read_text('/etc/hostname')"
     assert check(spelled(None, type="sql", query=query, mustBe=0), [row(1)]).errored
+
+
+def test_the_day_is_read_though_it_is_no_field_of_the_contract(flights: Contract) -> None:
+    derived = dataclasses.replace(flights.rules, event_date_field="event_date", derives_event_date=True)
+    assert "event_date" in columns_of(dataclasses.replace(flights, stream=derived))
