@@ -14,7 +14,12 @@ from freshdata.services.kafka import client_config, ensure_topics
 from freshdata.settings import Settings
 from freshdata.streams.samples import read_lines
 
-CONFIG: dict[str, Any] = {"enable.idempotence": True, "linger.ms": 20, "compression.type": "zstd"}
+CONFIG: dict[str, Any] = {
+    "enable.idempotence": True,
+    "linger.ms": 20,
+    "compression.type": "zstd",
+    "log_level": "0",  # A broker that has just started is asked again; what fails is told by the delivery.
+}
 PATIENCE_SECONDS = 60.0
 
 
