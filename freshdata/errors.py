@@ -298,3 +298,18 @@ class DeploymentError(FreshDataError):
         super().__init__(f"Environment {environment} {message}: {'; '.join(reasons)}.", remedy=remedy)
         self.environment = environment
         self.reasons = reasons
+
+
+class CaptureError(FreshDataError):
+    """A database cannot be followed, or is not followed any more.
+
+    Attributes:
+        source: The source's name.
+        reasons: Every reason, each with what helps.
+    """
+
+    def __init__(self, source: str, reasons: list[str], *, remedy: str) -> None:
+        listed = f"{reasons[0]}." if len(reasons) == 1 else "".join(f"\n- {reason}." for reason in reasons) + "\n"
+        super().__init__(f"Source {source}: {listed}", remedy=remedy)
+        self.source = source
+        self.reasons = reasons

@@ -12,15 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from freshdata.errors import PrerequisiteError
+from freshdata.services.postgres import find_postgres as installed_postgres
+
 USER, PASSWORD = "freshdata", "only-for-tests"
 READY_SECONDS = 60
 
 
 def find_postgres() -> Path | None:
-    """The folder of PostgreSQL's programs: Debian's, newest version first, or the PATH's."""
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
-    on_path = shutil.which("initdb")
-    return next((folder for folder in (*debian, *([Path(on_path).parent] if on_path else [])) if folder.is_dir()), None)
+    """The folder of PostgreSQL's programs, or None when it is not installed."""
+    try:
+        return installed_postgres()
+    except PrerequisiteError:
+        return None
 
 
 @contextmanager

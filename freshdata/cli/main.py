@@ -6,6 +6,7 @@ import typer
 
 from freshdata.cli import (
     backfill,
+    cdc,
     contract,
     demo,
     environments,
@@ -56,6 +57,7 @@ app.command(help="List a table's tags and snapshots, tag a snapshot, or remove a
 app.command(help="What made a table's rows: each commit's code, run and upstream, or its Kafka offsets.")(
     history.history
 )
+app.add_typer(cdc.app, name="cdc")
 app.add_typer(contract.app, name="contract")
 app.add_typer(key.app, name="key")
 app.add_typer(quarantine.app, name="quarantine")

@@ -92,7 +92,7 @@ class Demo:
                 platform.load_lookups()
             with self._step("send events", tell):
                 replay(self.settings, months=self.months, disorder=self.disorder, seed=self.seed)
-            streams = [contract for contract in platform.contracts.values() if contract.stream]
+            streams = platform.streams
             catalog = open_catalog(self.settings)
             with self._step("Kafka → Bronze", tell):
                 platform.start_workers()

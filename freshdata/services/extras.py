@@ -1,10 +1,9 @@
 """The services that ``freshdata up --with`` starts beside the platform's own."""
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from freshdata.settings import Settings
+from freshdata.settings import Settings
 
 
 class Extra(StrEnum):
@@ -12,9 +11,10 @@ class Extra(StrEnum):
 
     GATEWAY = "gateway"
     REGISTRY = "registry"
+    CDC = "cdc"
 
 
-def prepare(settings: "Settings", extra: Extra) -> None:
+def prepare(settings: Settings, extra: Extra) -> None:
     """Fetch what a service needs, here where the download is seen and a missing program is told at once.
 
     Raises:
@@ -22,7 +22,16 @@ def prepare(settings: "Settings", extra: Extra) -> None:
     """
     from freshdata.services.registry import prepare_registry
 
-    # What is configured to be elsewhere needs nothing here.
-    needed = {} if settings.schema_registry_url else {Extra.REGISTRY: prepare_registry}
+    needed: dict[Extra, Callable[[Settings], object]] = {Extra.CDC: _prepare_cdc}
+    if not settings.schema_registry_url:  # What is configured to be elsewhere needs nothing here.
+        needed[Extra.REGISTRY] = prepare_registry
     if extra in needed:
         needed[extra](settings)
+
+
+def _prepare_cdc(settings: Settings) -> None:
+    from freshdata.services.connect import prepare_connect
+    from freshdata.services.postgres import find_postgres
+
+    find_postgres()
+    prepare_connect(settings)

@@ -14,13 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from freshdata.cdc.source import read_sources
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
+from freshdata.contracts.loader import SUFFIX
 from freshdata.contracts.page import write_page
 from freshdata.services.broker import broker_program
+from freshdata.services.connect import connect_program
 from freshdata.services.extras import Extra
 from freshdata.services.instance import platform_file
 from freshdata.services.kafka import ensure_topics
+from freshdata.services.postgres import postgres_program
 from freshdata.services.processes import ChildState, Program, Supervisor, created, free_port, listening, write_json
 from freshdata.services.registry import registry_program
 from freshdata.settings import Settings
@@ -28,6 +32,7 @@ from freshdata.settings import Settings
 ASSETS = "freshdata_assets.definitions"
 WARM = "freshdata_assets.warm.launcher"
 LOCATION = "freshdata"
+SHOP_RATE = 5.0  # transactions a second
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,9 @@ class Platform:
         self, settings: Settings, *, tell: Callable[[str], None] = lambda _: None, assets: str = ASSETS
     ) -> None:
         self.settings = settings
-        self.contracts: dict[str, Contract] = load_contracts(settings.contracts_dir)
+        # A project without any gets its first from a database that is captured.
+        some = any(settings.contracts_dir.glob(f"*{SUFFIX}"))
+        self.contracts: dict[str, Contract] = load_contracts(settings.contracts_dir) if some else {}
         self.web_address: str | None = None
         self._tell = tell
         self._assets = assets
@@ -68,6 +75,7 @@ class Platform:
         self._started = datetime.now(UTC)
         self._supervisor = Supervisor(settings.logs, self._write_state)
         self._scratch = ExitStack()
+        self._followed = _captured(settings)
 
     def __enter__(self) -> Self:
         self._write_state()
@@ -100,6 +108,36 @@ class Platform:
             self._say("schema registry")
             self._supervisor.start("registry", lambda: registry_program(self.settings))
 
+    def start_cdc(self, *, rate: float = SHOP_RATE) -> None:
+        """Start PostgreSQL with the sample shop in use, Kafka Connect that captures it, and what watches captures.
+
+        Args:
+            rate: Transactions a second in the shop; 0 leaves it alone.
+
+        Raises:
+            PrerequisiteError: PostgreSQL, Java or the jars are missing.
+            ServiceError: one did not start.
+            CaptureError: the shop cannot be captured.
+        """
+        from freshdata.cdc.add import add
+        from freshdata.sample.shop import DATABASE, TABLES, copy_models, create_shop, shop_address
+
+        self._say("PostgreSQL")
+        self._supervisor.start("postgres", lambda: postgres_program(self.settings))
+        self._say("Kafka Connect")
+        self._supervisor.start("connect", lambda: connect_program(self.settings), restart_with="kafka")
+        self._say("the shop")
+        create_shop(self.settings)
+        copy_models(self.settings)
+        # At each start: the server's port may be another one.
+        add(self.settings, dsn=shop_address(self.settings), tables=TABLES, name=DATABASE)
+        self._supervisor.start("cdc-watch", partial(_same, self._python("freshdata.cdc.watch")))
+        if rate:
+            shop = self._python("freshdata.sample.shop", "--rate", str(rate))
+            self._supervisor.start("shop", partial(_same, shop), restart_with="postgres")
+        self.contracts = load_contracts(self.settings.contracts_dir)
+        self._followed = _captured(self.settings)
+
     def load_lookups(self) -> None:
         """Write the lookup tables the workers enrich from."""
         from freshdata.sample.lookups import load_lookups
@@ -108,15 +146,16 @@ class Platform:
         load_lookups(self.settings, self.contracts)
 
     def start_workers(self) -> None:
-        """Start one worker for each stream.
+        """Start one worker for each stream that has none.
 
         Raises:
             ServiceError: one did not start.
         """
-        for contract in self.contracts.values():
-            if contract.stream:
+        running = {child.name for child in self.children()}
+        for contract in self.streams:
+            name = f"worker-{contract.name}"
+            if name not in running:
                 self._say(f"worker of {contract.name}")
-                name = f"worker-{contract.name}"
                 program = self._python("stream_workers", contract.name)
                 # Under a name it keeps, a restarted worker gets its partitions back at once.
                 program = replace(program, env={**program.env, "FRESHDATA_WORKER_ID": name})
@@ -222,6 +261,8 @@ class Platform:
         self.start_kafka()
         if Extra.REGISTRY in extras:
             self.start_registry()
+        if Extra.CDC in extras:
+            self.start_cdc()
         # Dagster's partitions begin where the sample does: its clock must be set before.
         ensure_live_plan(self.settings, history_days=sample.history_days)
         self.load_lookups()
@@ -232,6 +273,30 @@ class Platform:
             self.start_gateway()
         self._ready = True
         self._say("ready")
+
+    @property
+    def streams(self) -> list[Contract]:
+        """The contracts of the streams that flow here: a database's only where this instance follows it."""
+        followed = read_sources(self.settings)
+        streams = [contract for contract in self.contracts.values() if contract.stream]
+        return [c for c in streams if c.rules.capture is None or c.rules.capture.source in followed]
+
+    def follow_sources(self) -> None:
+        """Start what newly captured tables need; to be called now and then.
+
+        Dagster's code server is started again for them: its runs end, and are made up for by the next tick.
+
+        Raises:
+            FreshDataError: something did not start.
+        """
+        tables = _captured(self.settings)
+        if tables - self._followed:
+            self.contracts = load_contracts(self.settings.contracts_dir)
+            self.start_workers()
+            for name in ("dagster-warm", "dagster-code"):
+                self._supervisor.restart(name)
+            self._say("ready")
+        self._followed = tables
 
     def children(self) -> list[ChildState]:
         """The processes, in starting order."""
@@ -289,6 +354,11 @@ class Platform:
         }
         command = (sys.executable, "-m", module, *arguments)
         return Program(command=command, env=env, cwd=self.settings.project, port=port, ready=ready)
+
+
+def _captured(settings: Settings) -> set[tuple[str, str]]:
+    """Every source's captured tables."""
+    return {(source.name, table) for source in read_sources(settings).values() for table in source.tables}
 
 
 def _same(program: Program) -> Program:

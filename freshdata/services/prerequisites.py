@@ -49,6 +49,7 @@ REGISTRY = Jars(
     "apicurio-registry-app-*.tar.gz",
     "set FRESHDATA_SCHEMA_REGISTRY_URL to use an existing registry",
 )
+CDC = Jars("cdc", "Kafka Connect and Debezium", 44, "debezium-connector-postgres-*.jar", "go without `--with cdc`")
 TRINO = Jars("trino", "Trino", 833, "trino-server-*.tar.gz", "set FRESHDATA_TRINO_URI to use an existing Trino")
 
 

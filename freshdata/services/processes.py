@@ -95,8 +95,9 @@ class Program:
         on_ready: Called with the pid once it is ready.
         timeout: Seconds it may take to get ready.
         attempts: How often a first start is tried before it is an error.
-        grace: Seconds it gets between SIGTERM and SIGKILL.
+        grace: Seconds it gets between its stop signal and SIGKILL.
         death_signal: What it gets when the supervisor is killed.
+        stop_signal: What asks it to end.
     """
 
     command: tuple[str, ...]
@@ -110,6 +111,7 @@ class Program:
     grace: float = 20
     # Not SIGTERM: a worker that waits for a broker which is gone, too, stays for minutes.
     death_signal: signal.Signals = signal.SIGKILL
+    stop_signal: signal.Signals = signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,9 @@ class Child:
         return (telling or lines or ["it wrote nothing"])[-1][:300]
 
     def stop(self) -> None:
-        """SIGTERM, a bounded wait, then SIGKILL for whatever is left of its session."""
+        """Its stop signal, a bounded wait, then SIGKILL for whatever is left of its session."""
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(self.program.stop_signal)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(self.program.grace)
         with suppress(ProcessLookupError, PermissionError):
@@ -271,6 +273,12 @@ class Supervisor:
             if entry := self._entries.pop(name, None):
                 entry.child.stop()
         self._on_change()
+
+    def restart(self, name: str) -> None:
+        """Have a child start anew, if it is there."""
+        with self._lock:
+            if entry := self._entries.get(name):
+                entry.child.process.send_signal(entry.child.program.stop_signal)
 
     def _spawn(self, name: str, program: Program) -> Child:
         return Child(name, program, self._logs / f"{name}.log")

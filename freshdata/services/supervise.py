@@ -13,6 +13,8 @@ from freshdata.services.platform import LiveSample, Platform
 from freshdata.services.processes import write_json
 from freshdata.settings import Settings, load_settings
 
+FOLLOW_SECONDS = 2.0
+
 
 def run_live(
     settings: Settings,
@@ -53,7 +55,11 @@ def run_live(
                 return
             raise
         ready(platform.web_address or "")
-        stop.wait()
+        while not stop.wait(FOLLOW_SECONDS):
+            try:
+                platform.follow_sources()
+            except FreshDataError as error:
+                tell(str(error))
 
 
 def main() -> None:

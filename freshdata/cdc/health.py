@@ -1,0 +1,106 @@
+"""Whether a source is captured: its connector, its replication slot, and whether anything was missed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from freshdata.cdc.connector import Connect
+from freshdata.cdc.source import Source, connect
+from freshdata.errors import CaptureError
+
+SLOT = """
+SELECT active, coalesce(wal_status, ''), confirmed_flush_lsn - '0/0', pg_current_wal_lsn() - confirmed_flush_lsn,
+       pg_current_wal_lsn() - restart_lsn
+FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()
+"""
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a source's capture is.
+
+    Attributes:
+        source: The source's name.
+        tables: Its captured tables.
+        state: Its connector's state: ``RUNNING``, ``FAILED``, ``PAUSED``, ``STOPPED``, ``MISSING``, ….
+        reason: Why it failed, or an empty string.
+        active: Whether something reads its slot.
+        lag: Bytes of the log that are not captured yet; None when it has no slot, or the database does not answer.
+        retained: Bytes of the log that the database keeps for the slot; None likewise.
+        unreachable: Why the database does not answer, or an empty string.
+        lost: What of its changes is missed for ever, or an empty string.
+    """
+
+    source: str
+    tables: tuple[str, ...]
+    state: str
+    reason: str
+    active: bool
+    lag: int | None
+    retained: int | None
+    unreachable: str
+    lost: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it captures, and nothing is missing."""
+        return self.state == "RUNNING" and not self.lost and not self.unreachable
+
+    @property
+    def remedy(self) -> str:
+        """What helps; an empty string when it is well."""
+        if self.lost:
+            return f"Read everything again: `freshdata cdc recover {self.source}`."
+        if self.unreachable:
+            return "Start the database; the capture continues by itself."
+        if self.state == "FAILED":
+            return f"See to the reason; then `freshdata cdc restart {self.source}`."
+        if self.state == "MISSING":
+            return "Run `freshdata cdc add` for it again."
+        return "" if self.ok else f"Start it again: `freshdata cdc restart {self.source}`."
+
+
+def read_health(api: Connect, source: Source) -> Health:
+    """Look at a source's slot and connector.
+
+    Raises:
+        ServiceError: Kafka Connect does not answer.
+    """
+    slot: Any = None
+    unreachable = ""
+    try:
+        with connect(source) as connection, connection.cursor() as cursor:
+            cursor.execute(SLOT, (source.slot,))
+            slot = cursor.fetchone()
+    except CaptureError as error:
+        unreachable = "; ".join(error.reasons)
+    # After the slot: the slot is moved to what is stored, never before it.
+    stored = api.stored_lsn(source.name)
+    state, reason = api.state(source.name)
+    lost = "" if unreachable else _lost(source, slot, stored)
+    active, _, _, lag, retained = slot or (False, "", None, None, None)
+    return Health(
+        source=source.name,
+        tables=source.tables,
+        state=state,
+        reason=reason,
+        active=active,
+        lag=None if lag is None else int(lag),
+        retained=None if retained is None else int(retained),
+        unreachable=unreachable,
+        lost=lost,
+    )
+
+
+def _lost(source: Source, slot: Any, stored: int | None) -> str:
+    if stored is None:
+        return ""  # It has not begun: the first snapshot has everything.
+    at = f"{stored >> 32:X}/{stored & 0xFFFFFFFF:X}"
+    gone = f"the changes after {at}, up to which all is in Kafka, are not kept by the database any more"
+    if slot is None:
+        return f"the replication slot {source.slot} was dropped: {gone}"
+    _, wal_status, confirmed, *_ = slot
+    if wal_status == "lost":
+        return f"the replication slot {source.slot} was so far behind that PostgreSQL gave it up: {gone}"
+    if confirmed is not None and int(confirmed) > stored:
+        return f"the replication slot {source.slot} was dropped and made anew, later than what was captured: {gone}"
+    return ""

@@ -1,0 +1,39 @@
+"""Debezium's signal table: by its rows, in the database itself, a source's tables are read whole again."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from freshdata.cdc.connector import pattern
+from freshdata.cdc.source import Source
+
+if TYPE_CHECKING:
+    import psycopg2.extensions
+
+
+def ensure_signal_table(connection: "psycopg2.extensions.connection", source: Source) -> None:
+    """Create a source's signal table unless it is there."""
+    from psycopg2 import sql
+
+    schema, name = source.signal_table
+    table = "CREATE TABLE IF NOT EXISTS {} (id varchar(42) PRIMARY KEY, type varchar(32) NOT NULL, data varchar(65536))"
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        cursor.execute(sql.SQL(table).format(sql.Identifier(schema, name)))
+
+
+def ask_snapshot(connection: "psycopg2.extensions.connection", source: Source, tables: Sequence[str]) -> None:
+    """Have tables read whole, in pieces beside the changes, which go on: Debezium's incremental snapshot.
+
+    Args:
+        connection: A connection to the source's database.
+        source: The source.
+        tables: Captured tables, ``schema.table``.
+    """
+    from psycopg2 import sql
+
+    data = {"type": "incremental", "data-collections": [pattern(table) for table in tables]}
+    insert = sql.SQL("INSERT INTO {} VALUES (%s, 'execute-snapshot', %s)").format(sql.Identifier(*source.signal_table))
+    with connection.cursor() as cursor:
+        cursor.execute(insert, (str(uuid.uuid4()), json.dumps(data)))

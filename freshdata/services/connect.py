@@ -1,0 +1,157 @@
+"""One local Kafka Connect worker with Debezium as a child process: loopback only, its state in Kafka."""
+
+import uuid
+from pathlib import Path
+from urllib.request import urlopen
+
+from freshdata.services.broker import JVM
+from freshdata.services.kafka import bootstrap
+from freshdata.services.prerequisites import CDC, find_java, resolve_jars
+from freshdata.services.processes import Program, alive, created, free_port, listening, read_json, write_json
+from freshdata.settings import Settings
+
+# A short session: a worker that comes back after a kill -9 gets no connectors before the group has given up the old
+# one. Offsets are flushed each second, not each minute: what was sent since the last flush is sent again after a kill,
+# and PostgreSQL keeps the log of it.
+WORKER = """\
+bootstrap.servers={bootstrap}
+group.id=freshdata-connect-{instance}
+listeners=http://127.0.0.1:{port}
+rest.advertised.host.name=127.0.0.1
+config.storage.topic=freshdata.connect-{instance}.configs
+offset.storage.topic=freshdata.connect-{instance}.offsets
+status.storage.topic=freshdata.connect-{instance}.status
+config.storage.replication.factor=-1
+offset.storage.replication.factor=-1
+status.storage.replication.factor=-1
+offset.storage.partitions=1
+status.storage.partitions=1
+key.converter=org.apache.kafka.connect.json.JsonConverter
+value.converter=org.apache.kafka.connect.json.JsonConverter
+key.converter.schemas.enable=false
+value.converter.schemas.enable=false
+offset.flush.interval.ms=1000
+session.timeout.ms=6000
+heartbeat.interval.ms=1500
+scheduled.rebalance.max.delay.ms=0
+plugin.discovery=service_load
+config.providers=file
+config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider
+config.providers.file.param.allowed.paths={secrets}
+"""
+LOG4J = """\
+<Configuration status="warn">
+  <Appenders><Console name="out"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
+  <Loggers>
+    <Root level="warn"><AppenderRef ref="out"/></Root>
+    <Logger name="io.debezium" level="info"/>
+  </Loggers>
+</Configuration>
+"""
+
+
+def prepare_connect(settings: Settings) -> tuple[str, Path]:
+    """What the worker runs with: Java, and the folder of its jars.
+
+    Raises:
+        PrerequisiteError: Java or the jars are missing.
+    """
+    return find_java(), resolve_jars(settings, CDC)
+
+
+def secrets_folder(settings: Settings) -> Path:
+    """Folder of the files with what connectors must not have in their configuration; only its owner can enter it."""
+    folder = settings.home / "connect" / "secrets"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
+def running_connect(settings: Settings) -> str | None:
+    """Address of the REST API of the instance's own worker; None when it does not run."""
+    state = read_json(_address_file(settings))
+    return f"http://127.0.0.1:{state['port']}" if alive(state.get("pid"), state.get("created")) else None
+
+
+def connect_program(settings: Settings) -> Program:
+    """How to run the worker against the cluster in use.
+
+    Raises:
+        PrerequisiteError: Java or the jars are missing.
+        ServiceError: there is no Kafka cluster.
+    """
+    java, jars = prepare_connect(settings)
+    home = settings.home / "connect"
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port(int(read_json(_address_file(settings)).get("port", 0)) or None)
+    worker = home / "worker.properties"
+    worker.touch(mode=0o600)  # A cluster's own settings may hold a password.
+    lines = WORKER.format(
+        bootstrap=bootstrap(settings), instance=_instance(home), port=port, secrets=secrets_folder(settings)
+    )
+    worker.write_text(lines + client_properties(settings.kafka_config))
+    (home / "log4j2.xml").write_text(LOG4J)
+
+    def remember(pid: int) -> None:
+        write_json(_address_file(settings), {"pid": pid, "created": created(pid), "port": port})
+
+    return Program(
+        command=(
+            *(java, "-Xms64m", "-Xmx384m", *JVM, f"-Dlog4j2.configurationFile={home / 'log4j2.xml'}"),
+            *("-cp", f"{jars}/*", "org.apache.kafka.connect.cli.ConnectDistributed", str(worker)),
+        ),
+        cwd=home,
+        port=port,
+        ready=lambda: listening(port) and _answers(port),
+        on_ready=remember,
+        attempts=4,
+    )
+
+
+def client_properties(config: dict[str, str]) -> str:
+    """Librdkafka's settings of a cluster (TLS, SASL) in the form of Java's clients, for the worker and its connectors.
+
+    Args:
+        config: The settings; what Java calls the same is taken over, what it lacks is left out.
+    """
+    found: dict[str, str] = {name: config[name] for name in ("security.protocol", "client.id") if name in config}
+    mechanism = config.get("sasl.mechanism") or config.get("sasl.mechanisms")
+    if mechanism:
+        found["sasl.mechanism"] = mechanism
+    if "sasl.username" in config:
+        module = "plain.PlainLoginModule" if mechanism == "PLAIN" else "scram.ScramLoginModule"
+        who = " ".join(
+            f'{ours}="{_quoted(config.get(theirs, ""))}"'
+            for ours, theirs in (("username", "sasl.username"), ("password", "sasl.password"))
+        )
+        found["sasl.jaas.config"] = f"org.apache.kafka.common.security.{module} required {who};"
+    if "ssl.ca.location" in config:
+        found |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": config["ssl.ca.location"]}
+    prefixes = ("", "producer.", "consumer.", "admin.")
+    return "".join(f"{prefix}{name}={value}\n" for name, value in found.items() for prefix in prefixes)
+
+
+def _quoted(text: str) -> str:
+    """A text within quotes of JAAS, in a properties file: both take backslashes."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\\", "\\\\")
+
+
+def _instance(home: Path) -> str:
+    """What tells this worker's group and topics from those of other instances on the same cluster."""
+    path = home / "id"
+    if not path.is_file():
+        path.write_text(uuid.uuid4().hex[:8])
+    return path.read_text()
+
+
+def _address_file(settings: Settings) -> Path:
+    return settings.run_dir / "connect.json"
+
+
+def _answers(port: int) -> bool:
+    # It listens before it has joined its group.
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/connectors", timeout=5):
+            return True
+    except OSError:
+        return False
