@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from freshdata.contracts.capture import CREATE, DELETE, READ, TRUNCATE, UPDATE
+from freshdata.contracts.capture import CHANGED_AT, CREATE, DELETE, READ, TRUNCATE, UPDATE
 from freshdata.contracts.columnar import outside_calendar
 from freshdata.contracts.decode import LONGEST_REASON, Decoded, Decoder, columns_of
 from freshdata.contracts.model import Column, Contract
@@ -33,8 +33,11 @@ UNITS = {
     "org.apache.kafka.connect.data.Timestamp": 1000,
 }
 NANOSECONDS = frozenset(("io.debezium.time.NanoTime", "io.debezium.time.NanoTimestamp"))
+A_DAY = 86_400_000_000  # microseconds
 DECIMAL = "org.apache.kafka.connect.data.Decimal"
-UNDECODABLE = (msgspec.MsgspecError, decimal.InvalidOperation, ValueError, TypeError, KeyError, RecursionError)
+UNDECODABLE = (
+    *(msgspec.MsgspecError, decimal.InvalidOperation, OverflowError, ValueError, TypeError, KeyError, RecursionError),
+)
 
 
 class _Source(msgspec.Struct):
@@ -153,12 +156,10 @@ class ChangeDecoder:
             good, bad = found
             rejected += [(int(kept[row]), reason) for row, reason in bad]
             kept = kept[good]
-        outside = {
-            column.name: outside_calendar(table[column.name])
-            for column in self.contract.columns
-            if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)
-        }
-        wrong = np.logical_or.reduce([*outside.values(), np.zeros(len(kept), dtype=np.bool_)])
+        types = {column.name: column.type for column in self.contract.columns}
+        moments = [name for name, kind in types.items() if pa.types.is_timestamp(kind) or pa.types.is_date(kind)]
+        outside = {name: outside_calendar(table[name]) for name in (*moments, CHANGED_AT)}
+        wrong = np.logical_or.reduce(list(outside.values()))
         for row in np.flatnonzero(wrong):
             name = next(name for name, mask in outside.items() if mask[row])
             rejected.append((int(kept[row]), f"lies outside the years 1 to 9999 - at `$.{name}`"))
@@ -182,6 +183,8 @@ class ChangeDecoder:
         """A change that came as Avro."""
         operation, before = record["op"], record.get("before")
         row = before if operation == DELETE else record.get("after")
+        if not isinstance(row, dict | None):
+            raise TypeError(f"its row is no record: {row!r}")
         extra = {name: value for name, value in (row or {}).items() if name not in self._known}
         text = None if before is None else msgspec.json.encode(before).decode()
         return _Told(operation, msgspec.convert(record["source"], _Source), row, text, {}, extra)
@@ -258,12 +261,24 @@ def _converter(kind: pa.DataType) -> Converter:
     if pa.types.is_list(kind):
         one = _converter(kind.value_type)
         return lambda value, meaning: [
-            None if item is None else one(item, meaning.items if meaning else None) for item in value
+            None if item is None else one(item, meaning.items if meaning else None) for item in _list(value)
         ]
     for holds, convert in CONVERTERS:
         if holds(kind):
             return convert
     return lambda value, _: value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"Expected array, got {type(value).__name__}")
+    return value
+
+
+def _integer(value: Any, _: _FieldSchema | None) -> int:
+    if type(value) is not int:  # Arrow would cut off a fraction.
+        raise TypeError(f"Expected integer, got {type(value).__name__}")
+    return value
 
 
 def _bytes(value: Any, _: _FieldSchema | None) -> bytes:
@@ -299,9 +314,18 @@ def _moment(value: Any, meaning: _FieldSchema | None) -> Any:
     return value * UNITS.get(name or "", 1)
 
 
+def _time(value: Any, meaning: _FieldSchema | None) -> Any:
+    found = _moment(value, meaning)
+    if isinstance(found, int) and not 0 <= found < A_DAY:  # PostgreSQL has a 24:00, Iceberg has none.
+        raise ValueError(f"{value} is no time of a day")
+    return found
+
+
 CONVERTERS: tuple[tuple[Callable[[pa.DataType], bool], Converter], ...] = (
     (pa.types.is_decimal, _decimal),
+    (pa.types.is_time, _time),
     (pa.types.is_temporal, _moment),
+    (pa.types.is_integer, _integer),
     (pa.types.is_binary, _bytes),
     (pa.types.is_string, _text),
     (pa.types.is_floating, lambda value, _: float(value)),

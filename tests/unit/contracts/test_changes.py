@@ -141,6 +141,34 @@ def test_avro_says_the_same(tmp_path: Path) -> None:
     assert (deleted["city"], json.loads(deleted["_before"])["picture"]) == ("Köln", "AP8Q")
 
 
+def test_the_last_day_of_the_calendar_is_kept(decoder: ChangeDecoder) -> None:
+    """It stands for no end in many a table."""
+    row = one(decoder, message("c", None, ROW | {"born": 2932896, "seen": 253_402_300_799_999_999}))
+    assert (row["born"], row["seen"]) == (date.max, datetime.max)  # noqa: DTZ901 - as above.
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [("double", 10**400, "too large to convert to float"), ("double", "x", "could not convert string to float")],
+)
+def test_a_number_beyond_its_type_is_refused(tmp_path: Path, kind: str, value: Any, reason: str) -> None:
+    of_kind = ChangeDecoder(contract(tmp_path, **{"decimal(10,2)": kind}))
+    [(_, found)] = decode(of_kind, message("c", None, ROW | {"credit": value})).rejected
+    assert reason in found
+    assert "$.credit" in found
+
+
+def test_avro_that_is_no_change_of_a_row_is_refused(tmp_path: Path) -> None:
+    _, after, source, operation = AVRO["fields"]
+    schema = AVRO | {"fields": [after | {"type": "string"}, source, operation]}
+    stream = io.BytesIO()
+    change = {"after": "a row", "source": SOURCE, "op": "c"}
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), change)
+    avro = ChangeDecoder(contract(tmp_path), lambda _: Schema(7, "AVRO", json.dumps(schema)))
+    [(_, reason)] = decode(avro, framed(7, stream.getvalue())).rejected
+    assert "its row is no record" in reason
+
+
 def test_what_an_update_left_as_it_was_is_named_not_made_up(decoder: ChangeDecoder) -> None:
     untold = base64.b64encode(UNTOLD.encode()).decode()
     row = one(decoder, message("u", None, ROW | {"note": UNTOLD, "picture": untold, "tags": [UNTOLD]}))
@@ -186,6 +214,10 @@ def test_unknown_fields_are_kept_as_they_were_written(decoder: ChangeDecoder) ->
             "Rescaling Decimal value would cause data loss - at `$.credit`",
         ),
         (message("c", None, ROW | {"visits": 2**31}), "Value 2147483648 too large to fit in C integer type"),
+        (message("c", None, ROW | {"visits": 1.5}), "Expected integer, got float - at `$.visits`"),
+        (message("c", None, ROW | {"tags": "abc"}), "Expected array, got str - at `$.tags`"),
+        (message("c", None, ROW | {"opens": 86_400_000_000}), "86400000000 is no time of a day - at `$.opens`"),
+        (message("c", None, ROW, ts_us=10**18), "lies outside the years 1 to 9999 - at `$._changed_at`"),
         (message("c", None, ROW | {"born": -1703383}), "lies outside the years 1 to 9999 - at `$.born`"),
         (message("c", None, ROW | {"seen": 2**63 - 1}), "lies outside the years 1 to 9999 - at `$.seen`"),
         (message("c", None, ROW | {"joined": "-infinity"}), "Invalid isoformat string: '-infinity' - at `$.joined`"),
