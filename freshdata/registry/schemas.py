@@ -36,29 +36,34 @@ def avro_reader(schema: Schema, *, logical: bool = True) -> Callable[[bytes], An
     The reader raises a ``ValueError`` for a payload that the schema did not write, or that goes on after its end.
 
     Raises:
-        SchemaError: the document is no Avro schema.
+        SchemaError: the document is no Avro schema, or a record of it is within itself.
     """
     import fastavro
 
     named: dict[str, Any] = {}
     try:
-        for text in schema.references:
+        documents = [
             fastavro.parse_schema(_as_written(json.loads(text), logical=logical), named_schemas=named)
-        parsed = fastavro.parse_schema(_as_written(json.loads(schema.text), logical=logical), named_schemas=named)
+            for text in (*schema.references, schema.text)
+        ]
     except (
         ValueError,
         KeyError,
         TypeError,
+        RecursionError,
         fastavro.schema.SchemaParseException,
         fastavro.schema.UnknownType,
     ) as error:
         raise SchemaError(schema.id, f"is no Avro schema: {error}.", remedy="Register a valid one.") from error
+    if any(_recursive(document, frozenset()) for document in documents):
+        # fastavro counts no levels: a few kilobytes of them would end the process.
+        raise SchemaError(schema.id, "has a record within itself, which is not read.", remedy="Send flat events.")
     read = fastavro.schemaless_reader
 
     def reader(payload: bytes) -> Any:
         stream = io.BytesIO(payload)
         try:
-            record = read(stream, parsed)
+            record = read(stream, documents[-1])
         except UNREADABLE as error:
             raise ValueError(f"schema {schema.id} did not write this: {str(error) or type(error).__name__}") from error
         if stream.tell() != len(payload):
@@ -84,3 +89,15 @@ def _as_written(schema: Any, *, logical: bool) -> Any:
             if key != "logicalType" or (logical and not text)
         }
     return schema
+
+
+def _recursive(schema: Any, within: frozenset[str]) -> bool:
+    """Whether a parsed schema refers to a record from inside of it."""
+    if isinstance(schema, str):
+        return schema in within
+    if isinstance(schema, list):
+        return any(_recursive(part, within) for part in schema)
+    if "fields" in schema:
+        inner = within | {schema["name"]}
+        return any(_recursive(field["type"], inner) for field in schema["fields"])
+    return any(_recursive(schema[part], within) for part in ("items", "values") if part in schema)

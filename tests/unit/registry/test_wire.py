@@ -80,3 +80,18 @@ def test_bytes_that_the_schema_did_not_write_are_refused(broken):
 def test_what_is_no_schema_is_said_to_be_none(text):
     with pytest.raises(SchemaError, match="Schema 7 is no Avro schema"):
         avro_reader(Schema(7, "AVRO", text))
+
+
+@pytest.mark.parametrize("within", ["Node", ["null", "Node"], {"type": "array", "items": "Node"}])
+def test_records_within_themselves_are_refused(within):
+    """A deep one would not fail: it would end the process that reads it."""
+    node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": within}]}
+    named = json.dumps({"type": "record", "name": "R", "fields": [{"name": "node", "type": "Node"}]})
+    for schema in (Schema(7, "AVRO", json.dumps(node)), Schema(7, "AVRO", named, (json.dumps(node),))):
+        with pytest.raises(SchemaError, match="has a record within itself"):
+            avro_reader(schema)
+
+
+def test_a_record_may_be_named_twice():
+    twice = ORDER | {"fields": [*FIELDS, {"name": "free", "type": ["null", "Line"]}]}
+    assert avro_reader(Schema(1, "AVRO", json.dumps(twice)))(payload(ROW) + b"\x00") == ROW | {"free": None}
