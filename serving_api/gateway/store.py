@@ -49,9 +49,9 @@ class Store:
     def save_usage(self, usage: Mapping[str, tuple[str, int]]) -> None:
         """Keep what tenants have used."""
         rows = [(tenant, day, events) for tenant, (day, events) in usage.items()]
-        self._database.execute("BEGIN")
-        self._database.executemany("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", rows)
-        self._database.execute("COMMIT")
+        with self._database:  # One that fails is undone: left open, it would keep what is remembered after it.
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
         """Close the file."""

@@ -8,6 +8,7 @@ from pyiceberg.catalog import Catalog
 
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract
+from freshdata.errors import ContractError
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.publication import followed_contract
 from freshdata.settings import Settings
@@ -28,7 +29,7 @@ class Streams:
         # What a database's table holds, only its database says.
         self._own = {name: each for name, each in contracts.items() if each.stream and not each.stream.capture}
         self._catalog: Catalog | None = None
-        self._problem = ""
+        self._problems: dict[str, str] = {}
         clock = instance_clock(settings.home)
         self._intakes = {name: Intake(contract, writer, clock) for name, contract in self._own.items()}
 
@@ -62,14 +63,16 @@ class Streams:
             try:
                 contract = await asyncio.to_thread(self._followed, self._own[name])
             except Exception as error:  # noqa: BLE001 - whatever the lake's libraries raise: it may be away
-                if str(error) != self._problem:
-                    self._problem = str(error)
-                    logger.warning("streams go on by the contracts that are known: %s", error)
-                return
+                if self._problems.get(name) != str(error):
+                    self._problems[name] = str(error)
+                    logger.warning("%s goes on by the contract that is known: %s", name, error)
+                if isinstance(error, ContractError):
+                    continue
+                return  # The lake is away for the others, too.
+            self._problems.pop(name, None)
             if contract != intake.contract:
                 logger.warning("%s goes by version %s of its contract now", name, contract.version)
                 intake.follow(contract)
-        self._problem = ""
 
     def _followed(self, own: Contract) -> Contract:
         self._catalog = self._catalog or open_catalog(self._settings)

@@ -1,8 +1,12 @@
 """A request that is sent again under its key is answered as before, and not written again."""
 
 import asyncio
+import sqlite3
+
+import pytest
 
 from serving_api.gateway.kafka import Failure
+from serving_api.gateway.store import Store
 from tests.streams import flight_event
 
 UA = flight_event(0)
@@ -69,3 +73,16 @@ def test_an_answer_is_forgotten_after_its_time(door):
     store.forget(150.0)
     assert store.answer(b"a", 0.0) is None
     assert store.answer(b"b", 0.0) is not None
+
+
+def test_a_failure_to_count_is_undone_and_answers_are_remembered_all_the_same(tmp_path):
+    store, beside = Store(tmp_path / "memory.db"), sqlite3.connect(tmp_path / "memory.db", isolation_level=None)
+    beside.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        store.save_usage({"UA": ("2026-03-01", 1)})
+    beside.execute("ROLLBACK")
+    store.remember(b"scope", b"request", 202, b"{}", expires=2.0)
+    store.save_usage({"UA": ("2026-03-01", 2)})
+    store.close()
+    later = Store(tmp_path / "memory.db")
+    assert (later.answer(b"scope", now=1.0), later.usage()) == ((b"request", 202, b"{}"), {"UA": ("2026-03-01", 2)})

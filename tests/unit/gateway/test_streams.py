@@ -4,6 +4,7 @@ import shutil
 
 from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
+from freshdata.lake.publication import CONTRACT_PROPERTY, ID_PROPERTY
 from freshdata.settings import PROJECT
 from tests.captures import captured_project
 from tests.streams import flight_event
@@ -40,6 +41,22 @@ def test_a_published_contract_counts_without_a_restart(door, tmp_path, contracts
     (door.settings.home / "catalog.db").write_text("no database")
     look()
     assert door.post(UA | {"gate": "C7"}).status_code == 202
+
+
+def test_a_contract_that_cannot_be_read_keeps_no_other_from_being_followed(door, tmp_path):
+    folder = tmp_path / "contracts"
+    shutil.copytree(PROJECT / "contracts", folder)
+    path = folder / "weather.odcs.yaml"
+    path.write_text(path.read_text().replace("version: 1.0.0", "version: 1.1.0", 1))
+    published = load_contracts(folder)
+    catalog = open_catalog(door.settings)
+    first, *_ = door.gateway.streams.contracts
+    for name in (first, "weather"):
+        ensure_stream_tables(catalog, published[name], published)
+    with catalog.load_table(published[first].table).transaction() as transaction:
+        transaction.set_properties({CONTRACT_PROPERTY: "of a later version", ID_PROPERTY: "another"})
+    door.runner.run(door.gateway.streams.look())
+    assert (first, door.gateway.streams.contracts["weather"].version) == ("flight_events", "1.1.0")
 
 
 def test_nobody_writes_changes_of_a_database_but_the_database(doors, tmp_path, contracts):
