@@ -1,8 +1,4 @@
-"""Tables that hold what another database's table holds now, made from its changes.
-
-A change may leave out a value that it has left as it was, and a truncation concerns keys that it does not name. So the
-changes of a key are first brought into a form in which each tells the whole row: the *versions* of the key.
-"""
+"""Tables that hold what another database's table holds now, made from its changes."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from sqlmesh import CustomMaterialization  # noqa: TID253 - imported lazily itse
 from sqlmesh.utils.errors import ConfigError  # noqa: TID253 - as above.
 
 from freshdata.contracts.capture import DELETE, LSN, OPERATION, TRUNCATE, UNAVAILABLE
+from freshdata.transform.change_versions import VERSION, gone, left_out, newest, unknown, with_left_out
 from freshdata.transform.deletes import deletes_table, remember, remembered
 from freshdata.transform.exchange import (
     DELETED,
@@ -32,11 +29,7 @@ from freshdata.transform.slices import Slice
 if TYPE_CHECKING:
     from sqlmesh.core.model import Model
 
-# By the place in the database's log, never by time; of what was read at one place, what Kafka has later.
-VERSION = (LSN, "_offset")
 FLAG = "_deleted"
-CHANGES, KEYS, TRUNCATIONS, NTH = "__changes", "__keys", "__truncations", "__nth"
-GONE = (DELETE, TRUNCATE)
 
 
 class CurrentRowsKind(KeyedKind):
@@ -81,19 +74,12 @@ class CurrentRowsKind(KeyedKind):
 
     def newest(self, query: exp.Query, columns: Columns, untold: Sequence[str]) -> exp.Select:
         """The last version of each key, whether it is to be removed, and which of its values no change tells."""
-        key, names = self.property_names("unique_key"), self.told(columns)
-        last = exp.Window(this=exp.RowNumber(), partition_by=list(map(column, key)), order=_order(VERSION, desc=True))
-        numbered = exp.select("*", exp.alias_(last, NTH, quoted=True)).from_(
-            versions(query, key, names, untold).subquery("v")
-        )
-        found = {FLAG: _gone()}
-        removed = exp.false() if self.soft else _gone()
+        rows = newest(query, self.property_names("unique_key"), self.told(columns), untold)
+        found = {FLAG: gone()}
+        removed = exp.false() if self.soft else gone()
         chosen = [exp.alias_(found.get(name, column(name)), name, quoted=True) for name in columns]
-        return (
-            exp.select(*chosen, exp.alias_(removed, DELETED, quoted=True), *(column(_unknown(name)) for name in untold))
-            .from_(numbered.subquery("n"))
-            .where(column(NTH).eq(exp.Literal.number(1)))
-        )
+        beside = [exp.alias_(removed, DELETED, quoted=True), *(column(unknown(name)) for name in untold)]
+        return exp.select(*chosen, *beside).from_(rows.subquery("r"))
 
     def stored(self, query: exp.Query, columns: Columns) -> exp.Query:
         """The rows that the table holds when it is made from the rows of a query."""
@@ -142,14 +128,14 @@ class CurrentRows(OverwriteChangedPartitions, CustomMaterialization[CurrentRowsK
         last = exp.Max(this=exp.Case().when(is_truncation, column(LSN)))
         # A row that is going to be removed needs no values.
         counts = exp.true() if kind.soft else column(OPERATION).neq(exp.Literal.string(DELETE))
-        left_out = [
-            exp.Max(this=exp.Case().when(exp.and_(counts.copy(), _left_out(name)), exp.Literal.number(1)))
+        flags = [
+            exp.Max(this=exp.Case().when(exp.and_(counts.copy(), left_out(name)), exp.Literal.number(1)))
             for name in own
         ]
         told = with_left_out(changes, kind.told(columns))
-        found = self.adapter.fetchone(exp.select(last, *left_out).from_(told.subquery("q")))
-        truncated, *flags = found or (None,)
-        untold = [name for name, flag in zip(own, flags, strict=False) if flag is not None]
+        found = self.adapter.fetchone(exp.select(last, *flags).from_(told.subquery("q")))
+        truncated, *found_flags = found or (None,)
+        untold = [name for name, flag in zip(own, found_flags, strict=False) if flag is not None]
         return truncated, list(own) if kind.soft and truncated is not None else untold
 
     def delete(self, name: str, **kwargs: Any) -> None:
@@ -163,56 +149,6 @@ def kept(rows: exp.Query, columns: Columns) -> exp.Select:
     return exp.select(*map(column, columns)).from_(rows.subquery(ROWS)).where(exp.not_(column(DELETED)))
 
 
-def versions(query: exp.Query, key: Sequence[str], names: Sequence[str], untold: Sequence[str]) -> exp.Select:
-    """Changes as versions of keys: with the values that they leave out, and a truncation as a delete of every key.
-
-    Args:
-        query: The changes.
-        key: The primary key; a truncation has none.
-        names: The query's columns.
-        untold: Those whose values some changes leave out. A boolean beside each says whether it is still unknown, as
-            no change before tells it.
-    """
-    first = column(key[0])
-    named = [*map(column, names), column(UNAVAILABLE)]
-    rows = exp.select(*named).from_(CHANGES).where(exp.not_(first.is_(exp.null())))
-    keys = exp.select(*map(column, key)).distinct().from_(CHANGES).where(exp.not_(first.is_(exp.null())))
-    truncations = exp.select(*named).from_(CHANGES).where(first.is_(exp.null()))
-    of_each = [column(name, KEYS if name in key else TRUNCATIONS) for name in (*names, UNAVAILABLE)]
-    deletes = exp.select(*of_each).from_(keys.subquery(KEYS)).join(truncations.subquery(TRUNCATIONS), join_type="cross")
-    found: exp.Query = exp.union(rows, deletes, distinct=False)
-    found = exp.select("*").from_(found.subquery("u")).with_(CHANGES, as_=with_left_out(query, names))
-    if untold:
-        by_key = list(map(column, key))
-        counts = [
-            exp.alias_(
-                exp.Window(
-                    this=exp.Sum(
-                        this=exp.Case()
-                        .when(exp.or_(_left_out(name), column(OPERATION).eq(exp.Literal.string(TRUNCATE))), _number(0))
-                        .else_(_number(1))
-                    ),
-                    partition_by=[part.copy() for part in by_key],
-                    order=_order(VERSION),
-                ),
-                _told(name),
-                quoted=True,
-            )
-            for name in untold
-        ]
-        found = exp.select("*", *counts).from_(found.subquery("c"))
-    chosen = [_filled_value(name, key) if name in untold else column(name) for name in names]
-    unknown = [exp.alias_(column(_told(name)).eq(_number(0)), _unknown(name), quoted=True) for name in untold]
-    return exp.select(*chosen, *unknown).from_(found.subquery("f"))
-
-
-def _filled_value(name: str, key: Sequence[str]) -> exp.Expression:
-    """A value, or where a change leaves it out that of the last change before which tells it."""
-    by = [*map(column, key), column(_told(name))]
-    first = exp.Window(this=exp.FirstValue(this=column(name)), partition_by=by, order=_order(VERSION))
-    return exp.alias_(first, name, quoted=True)
-
-
 def _filled(rows: exp.Query, stored: KeyedTable, untold: Iterable[str]) -> exp.Query:
     """Rows with the values that are still unknown taken from the stored rows of their keys."""
     names = list(untold)
@@ -221,7 +157,7 @@ def _filled(rows: exp.Query, stored: KeyedTable, untold: Iterable[str]) -> exp.Q
     found = {
         name: exp.Case()
         .when(
-            exp.and_(column(_unknown(name), ROWS), exp.not_(column(LSN, STORED).is_(exp.null()))), column(name, STORED)
+            exp.and_(column(unknown(name), ROWS), exp.not_(column(LSN, STORED).is_(exp.null()))), column(name, STORED)
         )
         .else_(column(name, ROWS))
         for name in names
@@ -239,37 +175,6 @@ def _beside_stored(changes: exp.Query, names: Sequence[str], table: str, truncat
     rows = (
         exp.select(*map(column, names), exp.alias_(exp.null(), UNAVAILABLE, quoted=True))
         .from_(exp.to_table(table))
-        .where(exp.LT(this=column(LSN), expression=_number(truncated)))
+        .where(exp.LT(this=column(LSN), expression=exp.Literal.number(truncated)))
     )
     return exp.union(with_left_out(changes, names), rows, distinct=False)
-
-
-def with_left_out(changes: exp.Query, names: Sequence[str]) -> exp.Query:
-    """Changes with the names of the columns that each leaves out."""
-    if isinstance(changes, exp.Select) and UNAVAILABLE not in changes.named_selects:
-        return changes.select(column(UNAVAILABLE))
-    return exp.select(*map(column, names), column(UNAVAILABLE)).from_(changes.subquery("q"))
-
-
-def _left_out(name: str) -> exp.Expression:
-    return exp.ArrayContains(this=column(UNAVAILABLE), expression=exp.Literal.string(name))
-
-
-def _gone() -> exp.Condition:
-    return column(OPERATION).isin(*GONE)
-
-
-def _told(name: str) -> str:
-    return f"__told_{name}"
-
-
-def _unknown(name: str) -> str:
-    return f"__unknown_{name}"
-
-
-def _number(value: int) -> exp.Literal:
-    return exp.Literal.number(value)
-
-
-def _order(names: Sequence[str], *, desc: bool = False) -> exp.Order:
-    return exp.Order(expressions=[exp.Ordered(this=column(name), desc=desc, nulls_first=not desc) for name in names])

@@ -19,7 +19,8 @@ from sqlmesh.core.config.common import VirtualEnvironmentMode  # noqa: TID253 - 
 from sqlmesh.core.loader import SqlMeshLoader  # noqa: TID253 - as above.
 from sqlmesh.core.model.definition import ExternalModel, create_external_model  # noqa: TID253 - as above.
 
-import freshdata.transform.scd2  # noqa: F401 - SQLMesh finds these materializations, and those they build on, by import.
+import freshdata.transform.changes
+import freshdata.transform.scd2  # noqa: F401 - SQLMesh finds materializations by import.
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.lake.catalog import CATALOG_NAME, bronze_schema

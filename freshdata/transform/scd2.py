@@ -14,7 +14,7 @@ from sqlmesh import CustomMaterialization  # noqa: TID253 - imported lazily itse
 from sqlmesh.utils.errors import ConfigError  # noqa: TID253 - as above.
 
 from freshdata.contracts.capture import UNAVAILABLE
-from freshdata.transform.changes import VERSION, versions, with_left_out
+from freshdata.transform.change_versions import VERSION, versions, with_left_out
 from freshdata.transform.exchange import DELETED, Columns, column, exchange, marked, overwrite, same
 from freshdata.transform.materializations import EVER, KeyedKind, OverwriteChangedPartitions, redirected
 from freshdata.transform.slices import Slice

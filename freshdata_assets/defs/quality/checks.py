@@ -79,7 +79,8 @@ def _judge(platform: Platform, stream: Contract, model: ModelInfo, scope: Scope)
     rows = rows_of_days(table, model, extent.days, {*columns_of(stream), stream.rules.event_date_field, column})
     judged = extent.judged
     if judged is None:
-        judged = _all_days(pc.min_max(rows[column]).as_py())
+        # The rows of a table without days are what is there now: no day must have any.
+        judged = _all_days(pc.min_max(rows[column]).as_py()) if model.partition_column else frozenset()
     # A day that is not over may still get its rows.
     today = platform.clock.now().date()
     report = validate(rows, stream, days=(day for day in judged if day < today))
@@ -107,11 +108,13 @@ def check_extent(platform: Platform, model: ModelInfo, scope: Scope) -> Extent:
 
 def gold_would_take_in(platform: Platform, model: ModelInfo) -> frozenset[date] | None:
     """The days of a Silver table between the cursors of the tables made from it and its head; None for all."""
+    if model.partition_column is None:
+        return None
     catalog = platform.catalog()
     silver = load_table(catalog, model.name)
     days: set[date] = set()
     for downstream in platform.models.values():
-        if model.name not in downstream.depends_on or model.partition_column is None:
+        if model.name not in downstream.depends_on:
             continue
         cursor = read_cursor(load_table(catalog, downstream.name)) if catalog.table_exists(downstream.name) else None
         touched = touched_dates(silver, model.partition_column, cursor.upstream.get(model.name) if cursor else None)
