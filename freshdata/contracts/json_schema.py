@@ -41,18 +41,26 @@ def json_schema(contract: Contract) -> dict[str, Any]:
         ContractError: a field's type has no JSON Schema.
     """
     strict = contract.stream is not None and contract.stream.unknown_fields == "quarantine"
+    properties = {column.source_name: _property(contract, column) for column in contract.columns}
+    for column in contract.columns:
+        older = properties[column.source_name] | {"description": f"Now {column.source_name}.", "deprecated": True}
+        properties |= dict.fromkeys(column.aliases, older)
+    renamed = [column for column in contract.columns if column.required and column.aliases]
+    either = [{"anyOf": [{"required": [n]} for n in (column.source_name, *column.aliases)]} for column in renamed]
     return {
         "title": contract.name,
         "description": contract.description,
         "type": "object",
-        "properties": {column.source_name: _property(contract, column) for column in contract.columns},
-        "required": [column.source_name for column in contract.columns if column.required],
+        "properties": properties,
+        "required": [column.source_name for column in contract.columns if column.required and not column.aliases],
+        **({"allOf": either} if either else {}),
         "additionalProperties": not strict,
     }
 
 
 def _property(contract: Contract, column: Column) -> dict[str, Any]:
     found: dict[str, Any] = {"description": column.description} if column.description else {}
+    found |= {"deprecated": True} if column.deprecated else {}
     if column.enum:
         # The members decide alone, as for the worker.
         return found | {"enum": [*column.enum, *([] if column.required else [None])]}

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 
@@ -88,6 +90,13 @@ def test_workers_go_on_with_what_they_know_and_wait_for_what_they_do_not(streami
                 send(streaming, records(500, [avro(second, 500, wider)]))
                 wait_until_caught_up(streaming)
                 counts = assert_verified(streaming)
+                command = [sys.executable, "-m", "freshdata.cli", "contract", "test", "flight_events", "--json"]
+                tried = subprocess.run(command, env=environment(streaming), capture_output=True, text=True, check=False)
         finally:
             running.__exit__(None, None, None)
     assert (counts["accepted"], counts["rejected"]) == (340, 3)
+    # The same events, tried by hand on the contract's file.
+    assert tried.returncode == 1
+    trial = json.loads(tried.stdout)
+    assert (trial["events"], trial["accepted"]) == (343, 340)
+    assert sum(problem["events"] for problem in trial["problems"].values()) == 3

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of texts)
 """The JSON Schema of a contract against what the worker takes of the same messages."""
 
 import json
@@ -109,3 +110,20 @@ def test_the_project_s_schemas_are_valid_in_both_drafts(contracts):
     flight = json_schema(contracts["flight_events"])["properties"]
     assert flight["tenant_id"]["pattern"] == "^[A-Z0-9]{2}$"
     assert flight["event_type"]["enum"] == ["departed", "arrived", "cancelled"]
+
+
+def test_a_renamed_field_may_have_any_of_its_names(tmp_path):
+    path = tmp_path / "things.odcs.yaml"
+    older = "customProperties: [{property: aliases, value: [%s]}]"
+    text = TYPES.replace("UNKNOWN", "quarantine")
+    text = text.replace("{name: tenant_id,", f"{{name: tenant_id, {older % 'tenant'},")
+    path.write_text(text.replace("{name: word,", f"{{name: word, deprecated: true, {older % 'term, text'},"))
+    contract = load_contract(path)
+    sides = jsonschema.Draft202012Validator(json_schema(contract)), Decoder(contract)
+    event = {name: value for name, value in json.loads(written()).items() if name not in ("tenant_id", "word")}
+    for changes, right in (
+        ({"tenant_id": "t"}, True), ({"tenant": "t", "term": "abc"}, True), ({"tenant": "t", "text": None}, True),
+        ({}, False), ({"tenant": None}, False), ({"tenant": "t", "term": "abcd"}, False), ({"tenant": "t", "other": 1}, False),
+    ):  # fmt: skip
+        assert judged(sides, json.dumps(event | changes).encode()) == (right, right), changes
+    assert sides[0].schema["properties"]["word"]["deprecated"]
