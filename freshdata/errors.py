@@ -202,6 +202,16 @@ class OvertakenError(LakeError):
         super().__init__(table, "another run moved its cursor in the meantime.", remedy="Run the model again.")
 
 
+class ForgottenError(LakeError):
+    """Somebody was forgotten after this batch was made, and may be in it: it must be read again.
+
+    The worker does so by itself.
+    """
+
+    def __init__(self, table: str) -> None:
+        super().__init__(table, "somebody was forgotten meanwhile.", remedy="Read the batch again.")
+
+
 class ClusterMismatchError(LakeError):
     """The table's offsets belong to another Kafka cluster.
 

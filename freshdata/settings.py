@@ -70,6 +70,8 @@ class Settings(BaseSettings):
         gateway_tenants: Tenant to the limits that it has otherwise.
         api_keys: File of the API keys, instead of ``api-keys.json`` in ``gateway_dir``.
         webhook_secrets: File of the secrets by which webhooks are signed, instead of ``webhook-secrets.json`` there.
+        privacy_secret: Secret that personal data is hashed and encrypted with, at least 32 bytes.
+        privacy_secret_file: File that holds it, instead.
     """
 
     model_config = SettingsConfigDict(env_prefix="FRESHDATA_", frozen=True, populate_by_name=True)
@@ -98,6 +100,8 @@ class Settings(BaseSettings):
     gateway_tenants: dict[str, TenantLimits] = {}
     api_keys: Path | None = None
     webhook_secrets: Path | None = None
+    privacy_secret: SecretStr | None = None
+    privacy_secret_file: Path | None = None
 
     @property
     def root(self) -> Path:

@@ -128,7 +128,7 @@ def model_verdict(platform: Platform, model: ModelInfo) -> SchemaVerdict:
     for stream, silver in platform.silver_streams:
         if silver == model and catalog.table_exists(stream.table):
             try:
-                odd = unfit(schema, followed_contract(catalog.load_table(stream.table), stream).arrow_schema)
+                odd = unfit(schema, followed_contract(catalog.load_table(stream.table), stream).stored_schema)
             except ContractError as error:
                 return SchemaVerdict.not_compared(error)
     return SchemaVerdict.of(found, odd)

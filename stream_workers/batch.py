@@ -17,8 +17,10 @@ from freshdata.contracts.changes import decoder_of
 from freshdata.contracts.decode import Decoded, key_bytes, record_timestamps
 from freshdata.contracts.named import Schemas
 from freshdata.errors import RegistryDownError, SchemasUnknownError
+from freshdata.forgotten import Forgotten
 from freshdata.lake.catalog import QUARANTINE_SCHEMA, UTC_TIMESTAMP
 from freshdata.lake.progress import PartitionProgress
+from freshdata.privacy import Protector
 from stream_workers.dedupe import DedupeIndex, key_hashes
 from stream_workers.enrich import Enricher
 
@@ -148,13 +150,22 @@ class Processor:
     """Decodes, validates, deduplicates, flags late events and enriches, column-wise."""
 
     def __init__(
-        self, contract: Contract, bronze_schema: pa.Schema, enricher: Enricher, schemas: Schemas | None = None
+        self,
+        contract: Contract,
+        bronze_schema: pa.Schema,
+        enricher: Enricher,
+        schemas: Schemas | None = None,
+        *,
+        protector: Protector | None = None,
+        forgotten: Forgotten | None = None,
     ) -> None:
         self.contract = contract
         self.rules = contract.rules
         self.schema = bronze_schema
         self.decoder = decoder_of(contract, schemas)
         self.enricher = enricher
+        self.protector = protector
+        self.forgotten = forgotten
         self.lateness = self.rules.allowed_lateness // MICROSECOND
 
     def __call__(self, messages: Sequence[Message], states: dict[int, PartitionState], batch: Batch) -> None:
@@ -193,8 +204,13 @@ class Processor:
         kind = type(messages[0])
         values, keys = list(map(kind.value, messages)), list(map(kind.key, messages))
         decoded = _without_refused(self.decoder(values, keys, records.timestamps), records, states)
+        forgotten = self.forgotten.mask(decoded.rows) if self.forgotten else None
+        if self.protector:
+            decoded = replace(decoded, rows=self.protector.rows(decoded.rows))
         valid = records.at(decoded.positions)
         admitted, late = self._admit(decoded, keys, valid.partitions, states)
+        if forgotten is not None:
+            admitted &= ~forgotten
         refused = records.at(np.array([position for position, _ in decoded.rejected], dtype=np.int64))
         if decoded.rows.num_rows:
             rows = self.enricher(self._with_origin(decoded.rows, valid).append_column("_late", pa.array(late)))
@@ -242,7 +258,8 @@ class Processor:
         if rows.num_rows < len(keys):
             keys = [keys[position] for position in decoded.positions]
         # The decoder has made sure that the message key of an event is its dedupe key.
-        hashes = self.stored_hashes(rows) if self.rules.capture else self._hashes(rows, keys)
+        stored = self.rules.capture or self.rules.dedupe_key[0] in self.contract.protected
+        hashes = self.stored_hashes(rows) if stored else self._hashes(rows, keys)
         admitted = np.ones(rows.num_rows, dtype=np.bool_)
         late = np.zeros(rows.num_rows, dtype=np.bool_)
         for partition in np.unique(partitions):
@@ -275,18 +292,25 @@ class Processor:
     ) -> pa.Table:
         positions = [position for position, _ in rejected]
         of = records.at(np.array(positions))
+        if self.forgotten:
+            gone = {position for position in positions if self.forgotten.named_in(values[position])}
+            values = [None if position in gone else value for position, value in enumerate(values)]
+            keys = [None if position in gone else key for position, key in enumerate(keys)]
         columns = {
             "topic": [self.rules.topic] * len(positions),
             "partition": of.partitions,
             "offset": of.offsets,
-            "key": [keys[position] for position in positions],
-            "payload": [values[position] for position in positions],
-            "reason": [reason for _, reason in rejected],
+            "key": self._sealed([keys[position] for position in positions]),
+            "payload": self._sealed([values[position] for position in positions]),
+            "reason": [self.protector.reason(reason) if self.protector else reason for _, reason in rejected],
             "contract_version": [self.contract.version] * len(positions),
             "ingested_at": of.ingested_at,
             "ingestion_date": of.ingested_at.cast(pa.date32()),
         }
         return pa.table(columns, schema=QUARANTINE_SCHEMA)
+
+    def _sealed(self, data: list[bytes | None]) -> list[bytes | None]:
+        return self.protector.sealed(data) if self.protector else data
 
 
 def _without_refused(decoded: Decoded, records: Records, states: dict[int, PartitionState]) -> Decoded:

@@ -9,15 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
 from freshdata.contracts.enrichments import check_enrichments
 from freshdata.contracts.named import Schemas
+from freshdata.errors import ForgottenError
+from freshdata.forgotten import FORGOTTEN_PROPERTY, read_forgotten
 from freshdata.lake.catalog import ensure_stream_tables
 from freshdata.lake.commits import check_cluster, commit_batch
 from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PartitionProgress, Progress, read_progress
 from freshdata.lake.publication import ID_PROPERTY, followed_contract, renamed_columns
+from freshdata.privacy import Secret, keep_secret, protector
 from stream_workers.batch import BEGINNING_OF_TIME, MICROSECOND, Batch, PartitionState, Processor, conform
 from stream_workers.dedupe import DedupeIndex
 from stream_workers.enrich import Enricher
@@ -49,7 +53,11 @@ class BronzeWriter:
         contracts: dict[str, Contract],
         cluster_id: str,
         schemas: Schemas | None = None,
+        *,
+        secret: Secret | None = None,
     ) -> None:
+        protector(contract, secret)  # Without its secret no table is made, either.
+        self._secret = secret
         self.cluster_id = cluster_id
         self._schemas = schemas
         self._catalog = catalog
@@ -82,7 +90,7 @@ class BronzeWriter:
         """
         if refresh:
             self.bronze.refresh()
-        if self.bronze.properties.get(ID_PROPERTY) == self._followed:
+        if self._state() == self._followed:
             return False
         before = self.contract.version
         self._go_by(followed_contract(self.bronze, self.contract))
@@ -97,8 +105,21 @@ class BronzeWriter:
         self.contract = contract
         self.rules = contract.rules
         self.enricher = enricher
-        self.processor = Processor(contract, self.bronze.schema().as_arrow(), enricher, self._schemas)
-        self._followed = self.bronze.properties.get(ID_PROPERTY)
+        if (protects := protector(contract, self._secret)) is not None:
+            keep_secret(self.bronze, protects.secret)
+        forgotten = read_forgotten(self._catalog, contract, self.bronze, self._secret)
+        schema = self.bronze.schema().as_arrow()
+        self.processor = Processor(contract, schema, enricher, self._schemas, protector=protects, forgotten=forgotten)
+        self._followed = self._state()
+
+    def _state(self) -> tuple[str | None, str | None]:
+        """The contract that is published by now, and who was forgotten."""
+        properties = self.bronze.properties
+        return properties.get(ID_PROPERTY), properties.get(FORGOTTEN_PROPERTY)
+
+    def _refuse_forgotten(self, table: Table) -> None:
+        if table.properties.get(FORGOTTEN_PROPERTY) != self._followed[1]:
+            raise ForgottenError(".".join(table.name()))
 
     def restore(self, partition: int) -> PartitionState | None:
         """The state of a partition as the table has it, or None when the table has never seen the partition."""
@@ -151,6 +172,7 @@ class BronzeWriter:
 
         Raises:
             FencedError: another worker owns one of the batch's partitions by now.
+            ForgottenError: somebody is to be forgotten who may be in the batch.
         """
         self.attempts = 0
         self._commit_rejected(batch)
@@ -209,7 +231,7 @@ class BronzeWriter:
             begin,
             progress,
             written_at=written_at,
-            before_commit=lambda: reach("before-quarantine-commit"),
+            before_commit=self._before_quarantine_commit,
         )
         reach("after-quarantine-commit")
 
@@ -227,4 +249,9 @@ class BronzeWriter:
 
     def _before_commit(self) -> None:
         self.attempts += 1
+        self._refuse_forgotten(self.bronze)
         reach("before-commit")
+
+    def _before_quarantine_commit(self) -> None:
+        self._refuse_forgotten(self.quarantine)
+        reach("before-quarantine-commit")

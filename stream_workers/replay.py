@@ -29,11 +29,13 @@ from rich.progress import Progress as Bar
 from freshdata.contracts import load_contracts, stream_contract
 from freshdata.contracts.loader import IDENTIFIER
 from freshdata.errors import ContractError, FreshDataError, LakeError
+from freshdata.forgotten import FORGOTTEN_PROPERTY
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import PROGRESS_PROPERTY, PartitionProgress, Progress, read_progress
 from freshdata.lake.publication import ID_PROPERTY, followed_contract
 from freshdata.lake.replace import fork_table, take_over
+from freshdata.privacy import SECRET_PROPERTY, load_secret
 from freshdata.registry import schema_source
 from freshdata.replay import carried_properties, fits, keep_rows, missing_keys, only_one, recorded_progress
 from freshdata.replay_topic import TopicReader
@@ -130,6 +132,9 @@ class Replay:
             before = self.bronze.current_snapshot()
             snapshot = self._swap_when_ahead(reader, comparable=comparable)
         reach("after-swap")
+        if made_with := self.writer.bronze.properties.get(SECRET_PROPERTY):
+            with self.bronze.transaction() as transaction:
+                transaction.set_properties({SECRET_PROPERTY: made_with})
         # The files are the live tables' by now; what else is left in their folders their maintenance removes.
         for name in (self.rebuilt.table, self.rebuilt.quarantine_table):
             self.catalog.drop_table(name)
@@ -175,7 +180,11 @@ class Replay:
 
     def _open(self, begin: dict[int, int]) -> BronzeWriter:
         """A writer on the rebuilt tables: those of an interrupted replay of the same, else new ones."""
-        wanted = json.dumps([self.cluster_id, begin, self.bronze.properties[ID_PROPERTY]])
+        forgotten = self.bronze.properties.get(FORGOTTEN_PROPERTY)
+        secret = load_secret(self.settings)
+        # Rows made anew are made with the secret of now.
+        made_with = {SECRET_PROPERTY: secret.fingerprint} if secret and self.contract.protected else {}
+        wanted = json.dumps([self.cluster_id, begin, self.bronze.properties[ID_PROPERTY], forgotten, made_with])
         pairs = ((self.rebuilt.quarantine_table, self.quarantine), (self.rebuilt.table, self.bronze))
         found = {name: self.catalog.load_table(name) for name, _ in pairs if self.catalog.table_exists(name)}
         for name, table in found.items():
@@ -187,8 +196,10 @@ class Replay:
             for name, live in pairs:
                 if name in found:
                     self.catalog.drop_table(name)
-                fork_table(self.catalog, live, name, {REPLAY_PROPERTY: wanted}, within=self.request.to_table is None)
-        return BronzeWriter(self.catalog, self.rebuilt, self.contracts, self.cluster_id, schema_source(self.settings))
+                properties = {REPLAY_PROPERTY: wanted} | made_with
+                fork_table(self.catalog, live, name, properties, within=self.request.to_table is None)
+        schemas = schema_source(self.settings)
+        return BronzeWriter(self.catalog, self.rebuilt, self.contracts, self.cluster_id, schemas, secret=secret)
 
     def _state(self, partition: int, first: int) -> PartitionState:
         return self.writer.restore(partition) or self.writer.new_state(partition, first)
@@ -283,17 +294,28 @@ class Replay:
         self._count(done)
 
         def refuse_behind() -> None:
+            self._refuse_forgotten()
             if comparable and ahead and _ahead(self.bronze, done):
                 raise _BehindError
 
         # The two tables cannot be swapped as one. The quarantine goes first, complete up to the offsets that Bronze is
         # about to get or the live worker has reached: then the worker recognises what it reads again, whatever happens.
+        self.bronze.refresh()
+        self._refuse_forgotten()
         take_over(self.quarantine, self.writer.quarantine, {}, kept=lambda: self._kept(done, comparable=comparable))
         reach("between-swaps")
         properties = carried_properties(self.writer.bronze) | {PROGRESS_PROPERTY: done.to_json()}
         if comparable:
             properties |= _later_watermark(self.bronze, properties)
         return take_over(self.bronze, self.writer.bronze, properties, admit=refuse_behind)
+
+    def _refuse_forgotten(self) -> None:
+        if self.bronze.properties.get(FORGOTTEN_PROPERTY) != self.writer.bronze.properties.get(FORGOTTEN_PROPERTY):
+            raise LakeError(
+                self.contract.table,
+                "somebody was forgotten while it was rebuilt, and may be in the rebuilt rows. Nothing was swapped.",
+                remedy="Run the command again: it starts over.",
+            )
 
     def _kept(self, done: Progress, *, comparable: bool) -> tuple[list[DataFile], dict[str, str]]:
         """What the live quarantine has beyond the rebuilt one, and the progress of the two together."""

@@ -17,8 +17,9 @@ from quixstreams.kafka import ConnectionConfig
 
 from freshdata.clock import instance_clock
 from freshdata.contracts import load_contracts, stream_contract
-from freshdata.errors import ClusterMismatchError, FencedError
+from freshdata.errors import ClusterMismatchError, FencedError, ForgottenError
 from freshdata.lake.catalog import open_catalog
+from freshdata.privacy import load_secret
 from freshdata.registry import schema_source
 from freshdata.services.kafka import client_config, cluster_id, ensure_topics
 from freshdata.settings import Settings
@@ -63,7 +64,12 @@ class Worker:
         self.settings = settings
         own = stream_contract(contracts, stream)
         self.writer = BronzeWriter(
-            open_catalog(settings), own, contracts, cluster_id(settings), schema_source(settings)
+            open_catalog(settings),
+            own,
+            contracts,
+            cluster_id(settings),
+            schema_source(settings),
+            secret=load_secret(settings),
         )
         self.contract = self.writer.contract
         ensure_topics(settings, [self.contract])
@@ -213,6 +219,12 @@ class Worker:
             self.metrics.conflicted()
             self._drop()
             self.owned.restart()
+            return
+        except ForgottenError:
+            logger.info("forgetting stream=%s: the open batch is read again", self.contract.name)
+            self._drop()
+            self.owned.restart()
+            self._go_by_published(refresh=True)
             return
         except ClusterMismatchError:
             raise

@@ -10,6 +10,7 @@ from freshdata.cli import (
     contract,
     demo,
     environments,
+    forget,
     gateway,
     history,
     key,
@@ -52,6 +53,7 @@ app.command(help="Deploy an environment's models to production.")(environments.p
 app.command(help="Take back the last promotion, or one model to its version before.")(environments.rollback)
 app.command(help="List the environments, and what production follows; remove one.")(environments.environments)
 app.command(help="Keep tables small: compact, merge manifests, expire snapshots, remove orphans.")(maintain.maintain)
+app.command(help="Erase a person from all layers, snapshots and files, and prove it.")(forget.forget)
 app.command(help="Run SQL over the lake.")(query.query)
 app.command(help="List a table's tags and snapshots, tag a snapshot, or remove a tag.")(snapshot.snapshot)
 app.command(help="What made a table's rows: each commit's code, run and upstream, or its Kafka offsets.")(

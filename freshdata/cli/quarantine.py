@@ -136,11 +136,12 @@ def _contract(settings: "Settings", stream: str) -> "Contract":
 
 def _quarantine(stream: str) -> "Quarantine":
     from freshdata.lake.catalog import open_catalog
+    from freshdata.privacy import load_secret
     from freshdata.quarantine import Quarantine
     from freshdata.settings import load_settings
 
     settings = load_settings()
-    return Quarantine(open_catalog(settings), _contract(settings, stream))
+    return Quarantine(open_catalog(settings), _contract(settings, stream), load_secret(settings))
 
 
 def _places(stream: str, texts: list[str] | None) -> "tuple[Place, ...]":

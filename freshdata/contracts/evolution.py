@@ -198,6 +198,10 @@ def _changes_of(before: Column, after: Column, *, tenant: bool) -> Iterator[Chan
     if lost := {before.source_name, *before.aliases} - {after.source_name, *after.aliases}:
         reason = f"events so far may name it {', '.join(sorted(lost))}: list that in its aliases"
         yield Change(name, "aliases", reason, breaks=("backward",))
+    if before.protection != after.protection:
+        what = f"{before.protection or 'none'} cannot become {after.protection or 'none'}"
+        reason = f"{what}: the stored values are what the former made of them"
+        yield Change(name, "protection", reason, breaks=("storage",))
     if before.type != after.type:
         fits = widens(before.type, after.type) and not tenant
         why = "" if fits else ": the table's files are partitioned by it" if tenant else ": stored values would not fit"

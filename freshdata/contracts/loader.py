@@ -27,6 +27,7 @@ from freshdata.contracts.model import (
     StreamRules,
 )
 from freshdata.contracts.operations import read_operations
+from freshdata.contracts.protection import check_protection, read_protection, read_subject
 from freshdata.contracts.webhooks import read_webhooks
 from freshdata.errors import ContractError
 
@@ -186,6 +187,8 @@ class _Reader:
         kind = self.custom.get("kind", "stream")
         if kind not in ("stream", "lookup"):
             raise self.error(f"kind is {kind!r}.", "Use stream or lookup.")
+        if kind == "lookup" and any(column.protection for column in columns):
+            raise self.error("is a lookup and protects a field.", "Protect it where the table is made.")
         keys = [item for item in self.schema.properties or [] if item.primaryKey]
         if not keys:
             raise self.error("has no primary key.", "Mark a property with primaryKey: true.")
@@ -206,6 +209,7 @@ class _Reader:
             stream=self.rules({column.name: column for column in columns}, primary_key) if kind == "stream" else None,
             validity=read_validity(self.file, kind, self.custom, columns, primary_key),
             odcs=self.odcs,
+            subject=read_subject(self.file, self.custom.get("subjectField"), columns),
         )
 
     def identifier(self, name: str | None) -> str:
@@ -214,7 +218,7 @@ class _Reader:
         return name
 
     def column(self, item: SchemaProperty) -> Column:
-        options = item.logicalTypeOptions or {}
+        options, kind = item.logicalTypeOptions or {}, self.type(item)
         names = LIMITS if item.logicalType in ("integer", "number") else STRING_LIMITS
         limits = {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
         if "pattern" in limits:
@@ -222,7 +226,7 @@ class _Reader:
             limits["pattern"] = re.sub(r"\$$", r"\\Z", limits["pattern"])
         return Column(
             name=self.identifier(item.name),
-            type=self.type(item),
+            type=kind,
             required=bool(item.required or item.primaryKey),
             description=item.description or "",
             enum=tuple(value.value for value in item.enum or []),
@@ -231,6 +235,7 @@ class _Reader:
             id=item.id or str(item.name),
             aliases=self.aliases(item),
             deprecated=bool(item.deprecated),
+            protection=read_protection(self.file, item, kind),
         )
 
     def aliases(self, item: SchemaProperty) -> tuple[str, ...]:
@@ -303,6 +308,7 @@ class _Reader:
             schema_format=self.one_of("schemaFormat", get_args(SchemaFormat)),
         )
         self.check(rules, columns | (CHANGE_COLUMNS if captured else {}))
+        check_protection(self.file, columns, rules)
         return rules
 
     def enrichments(self, columns: dict[str, Column]) -> tuple[Enrichment, ...]:

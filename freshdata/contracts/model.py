@@ -16,6 +16,7 @@ Compatibility = Literal[
     "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE", "NONE"
 ]
 SchemaFormat = Literal["avro", "json"]
+Protection = Literal["hash", "tokenize", "drop"]
 # The column that keeps an event's unknown fields. A contract's own names begin with a letter.
 EXTRA = "_extra"
 
@@ -35,6 +36,7 @@ class Column:
         id: What it is known by over versions, whatever its name: the ODCS element id, else its name.
         aliases: Older names, by which events may still carry it.
         deprecated: Whether producers should stop sending it.
+        protection: What becomes of it on the way into Bronze; None stores it as it comes.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Column:
     id: str = ""
     aliases: tuple[str, ...] = ()
     deprecated: bool = False
+    protection: Protection | None = None
 
 
 @dataclass(frozen=True)
@@ -300,6 +303,7 @@ class Contract:
         stream: The stream rules; None for a lookup.
         validity: When a lookup's rows are valid; None when they always are.
         odcs: The parsed ODCS document, for what reads it further (quality rules).
+        subject: Column that names the person whom a row is about; None when it is about nobody.
     """
 
     name: str
@@ -314,6 +318,7 @@ class Contract:
     stream: StreamRules | None
     validity: Validity | None
     odcs: Any
+    subject: str | None = None
 
     @property
     def rules(self) -> StreamRules:
@@ -347,3 +352,18 @@ class Contract:
         fields = [pa.field(column.name, column.type, not column.required) for column in self.columns]
         keeps = self.stream is not None and self.stream.unknown_fields == "keep"
         return pa.schema([*fields, pa.field(EXTRA, pa.string())] if keeps else fields)
+
+    @property
+    def protected(self) -> dict[str, Protection]:
+        """The fields that are protected, and how."""
+        return {column.name: column.protection for column in self.columns if column.protection}
+
+    @property
+    def stored_schema(self) -> pa.Schema:
+        """The fields as Bronze has them: without those that are dropped, and what is hashed or tokenized as text."""
+        protected = self.protected
+        return pa.schema(
+            field.with_type(pa.string()) if field.name in protected else field
+            for field in self.arrow_schema
+            if protected.get(field.name) != "drop"
+        )

@@ -97,7 +97,7 @@ def bronze_schema(contract: Contract, lookups: dict[str, Contract]) -> pa.Schema
         lookups: All contracts by name; enrichments take their column types from them.
     """
     rules = contract.rules
-    fields = list(contract.arrow_schema)
+    fields = list(contract.stored_schema)
     if rules.derives_event_date:
         fields.append(pa.field(rules.event_date_field, pa.date32(), nullable=False))
     for enrichment in rules.enrichments:

@@ -65,7 +65,7 @@ class Compacted:
 
 
 @dataclass(frozen=True)
-class _Rewritten:
+class Rewritten:
     """A group of files, what became of it, and path of each of its files to the delete files that were applied."""
 
     group: FileGroup
@@ -92,7 +92,7 @@ def compact(
     """
     started, chosen = time.perf_counter(), thresholds or Thresholds()
     table.refresh()
-    compaction = _Compaction(table, clustering, chosen, before_commit)
+    compaction = Compaction(table, clustering, chosen, before_commit)
     inventory = compaction.reader.inventory()
     if groups := file_groups(table, inventory, chosen):
         with open_sorter() as sorter:
@@ -124,7 +124,7 @@ def _batches(groups: Iterable[FileGroup], thresholds: Thresholds) -> Iterator[li
         yield batch
 
 
-class _Compaction:
+class Compaction:
     """One compaction of a table; keeps account of what it has done."""
 
     def __init__(
@@ -137,7 +137,7 @@ class _Compaction:
         self.reader = Reader(table)
         self.done = Compacted()
 
-    def rewrite(self, group: FileGroup, inventory: Inventory, sorter: Sorter) -> _Rewritten:
+    def rewrite(self, group: FileGroup, inventory: Inventory, sorter: Sorter) -> Rewritten:
         """Write a group's rows as new files, without committing them."""
         deletes = inventory.partitions.get(group.partition, Files()).deletes
         means = {file.path: self.reader.deletes_of(file, deletes) for file in group.inputs}
@@ -157,7 +157,7 @@ class _Compaction:
         positions = {file.path: list(means[file.path].values()) for file in inputs}
         outputs = list(self._write(group, positions, sorter))
         self._check(group, positions, outputs)
-        return _Rewritten(group, outputs, applied)
+        return Rewritten(group, outputs, applied)
 
     def _check(self, group: FileGroup, positions: dict[str, list[pa.ChunkedArray]], outputs: list[DataFile]) -> None:
         """Refuse new files that do not hold as many rows as those they were made from: the last line of defence."""
@@ -181,23 +181,23 @@ class _Compaction:
         if not group.inputs:
             return
         total = sum(file.file.record_count for file in group.inputs)
-        rows = self._rows(group, positions, self.table.schema())
+        rows = self.rows(group, positions, self.table.schema())
         batches: Iterable[pa.RecordBatch] = rows
         if clustering != Clustering():
             curve = None
             if clustering.zorder:
                 narrow = self.table.schema().select(*clustering.zorder)
-                curve = ZOrder.of(clustering.zorder, total, self._rows(group, positions, narrow))
+                curve = ZOrder.of(clustering.zorder, total, self.rows(group, positions, narrow))
             batches = sorter.sort(rows, clustering, curve)
         files = max(1, round(group.bytes / self.thresholds.target_bytes))
         row_groups = math.ceil(total / files / ROW_GROUP_ROWS)
-        values = self._values(group)
+        values = self.values(group)
         chunks = _chunks(batches, ROW_GROUP_ROWS)
         for first in chunks:
             rest = islice(chunks, row_groups - 1)
             yield DataFileWriter(self.table, first).write((part.cast(schema) for part in chain([first], rest)), values)
 
-    def _rows(
+    def rows(
         self, group: FileGroup, positions: dict[str, list[pa.ChunkedArray]], schema: Schema
     ) -> pa.RecordBatchReader:
         """The rows of a group, without those that were deleted, batch by batch."""
@@ -208,11 +208,12 @@ class _Compaction:
         batches = scan._record_batches_from_scan_tasks_and_deletes(tasks, positions)  # noqa: SLF001
         return pa.RecordBatchReader.from_batches(fitting, (batch.cast(fitting) for batch in batches))
 
-    def _values(self, group: FileGroup) -> dict[str, Any]:
+    def values(self, group: FileGroup) -> dict[str, Any]:
+        """Partition field to the value that a group's files have in common."""
         spec_id, record = group.partition
         return {field.name: record[place] for place, field in enumerate(self.table.specs()[spec_id].fields)}
 
-    def commit(self, rewritten: list[_Rewritten], began: float) -> None:
+    def commit(self, rewritten: list[Rewritten], began: float) -> None:
         """Put new files in place of those they were made from, as far as nobody has touched these meanwhile.
 
         Args:
@@ -236,7 +237,7 @@ class _Compaction:
             try:
                 writer.replace(
                     manifests.after(writer, inventory, rewritten, removed),
-                    carried_state(self.table),
+                    self.state(rewritten),
                     added=[file for item in rewritten for file in item.outputs],
                     removed=[file.file for file in removed],
                 )
@@ -249,7 +250,11 @@ class _Compaction:
             return
         self._count(rewritten, dangling)
 
-    def _holds(self, item: _Rewritten, inventory: Inventory, began: float) -> bool:
+    def state(self, _: list[Rewritten]) -> dict[str, str]:
+        """Properties of the new snapshot, if it has some groups of new files."""
+        return carried_state(self.table)
+
+    def _holds(self, item: Rewritten, inventory: Inventory, began: float) -> bool:
         """Whether a group's files are still the table's, and their rows still the ones that were rewritten."""
         files = inventory.partitions.get(item.group.partition, Files())
         live = {file.path: file for file in files.data}
@@ -269,11 +274,11 @@ class _Compaction:
             self._skip(item, reason)
         return not reason
 
-    def _skip(self, item: _Rewritten, reason: str) -> None:
+    def _skip(self, item: Rewritten, reason: str) -> None:
         name = partition_name(self.table, item.group.partition) or "the table"
         self.done = replace(self.done, skipped=(*self.done.skipped, f"{name}: {reason}"))
 
-    def _count(self, rewritten: list[_Rewritten], dangling: list[LiveFile]) -> None:
+    def _count(self, rewritten: list[Rewritten], dangling: list[LiveFile]) -> None:
         done = self.done
         outputs = [file for item in rewritten for file in item.outputs]
         self.done = replace(
@@ -296,7 +301,7 @@ class _Manifests:
         self._written: list[ManifestFile] = []
 
     def after(
-        self, writer: SnapshotWriter, inventory: Inventory, rewritten: list[_Rewritten], removed: list[LiveFile]
+        self, writer: SnapshotWriter, inventory: Inventory, rewritten: list[Rewritten], removed: list[LiveFile]
     ) -> list[ManifestFile]:
         """The parent's manifests with some files added and others removed.
 

@@ -43,7 +43,7 @@ def remove_orphans(catalog: Catalog, table: Table, age: timedelta) -> list[tuple
     io = PyArrowFileIO(table.io.properties)
     scheme, host, root = io.parse_location(table.location())
     files = io.fs_by_scheme(scheme, host)
-    found = _listed(files.get_file_info(FileSelector(root, recursive=True, allow_not_found=True)))
+    found = files_in(table)
     # The order counts: what is committed after the listing is found in the table, or is too young.
     table.refresh()
     head = table.current_snapshot()
@@ -53,7 +53,7 @@ def remove_orphans(catalog: Catalog, table: Table, age: timedelta) -> list[tuple
     old = {path: info for path, info in found.items() if info.mtime_ns / 1e9 < newest}
     if not old:
         return []
-    if _path(table.metadata_location) not in found:
+    if plain_path(table.metadata_location) not in found:
         raise LakeError(
             ".".join(table.name()),
             f"its metadata {table.metadata_location} is not among the files under {root}.",
@@ -61,7 +61,7 @@ def remove_orphans(catalog: Catalog, table: Table, age: timedelta) -> list[tuple
         )
     for other in _tables(catalog, table):
         # A table's files may lie in another's folder: a rebuilt table's rows are taken over where they are.
-        for path in _referred(other, data=any(path.endswith(DATA_SUFFIXES) for path in old)):
+        for path in referred_files(other, data=any(path.endswith(DATA_SUFFIXES) for path in old)):
             old.pop(path, None)
         if not old:
             return []
@@ -74,7 +74,12 @@ def remove_orphans(catalog: Catalog, table: Table, age: timedelta) -> list[tuple
     return removed
 
 
-def _listed(infos: list[FileInfo]) -> dict[str, FileInfo]:
+def files_in(table: Table) -> dict[str, FileInfo]:
+    """The files of Iceberg's kinds in a table's folder, by path."""
+    io = PyArrowFileIO(table.io.properties)
+    scheme, host, root = io.parse_location(table.location())
+    selected = FileSelector(root, recursive=True, allow_not_found=True)
+    infos = io.fs_by_scheme(scheme, host).get_file_info(selected)
     return {info.path: info for info in infos if info.type == FileType.File and info.path.endswith(SUFFIXES)}
 
 
@@ -89,24 +94,25 @@ def _tables(catalog: Catalog, first: Table) -> Iterator[Table]:
                     continue  # Dropped since it was listed; its files are no live ones.
 
 
-def _referred(table: Table, *, data: bool) -> Iterator[str]:
+def referred_files(table: Table, *, data: bool) -> Iterator[str]:
     """The paths of all files that a table's metadata refers to; with or without its data files."""
     metadata = table.metadata
-    yield _path(table.metadata_location)
+    yield plain_path(table.metadata_location)
     for log in metadata.metadata_log:
-        yield _path(log.metadata_file)
+        yield plain_path(log.metadata_file)
     for statistics in [*metadata.statistics, *metadata.partition_statistics]:
-        yield _path(statistics.statistics_path)
+        yield plain_path(statistics.statistics_path)
     manifests: dict[str, ManifestFile] = {}
     for snapshot in metadata.snapshots:
-        yield _path(snapshot.manifest_list)
+        yield plain_path(snapshot.manifest_list)
         manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)}
     for path, manifest in manifests.items():
-        yield _path(path)
+        yield plain_path(path)
         if data:
             for entry in manifest.fetch_manifest_entry(table.io):
-                yield _path(entry.data_file.file_path)
+                yield plain_path(entry.data_file.file_path)
 
 
-def _path(location: str) -> str:
+def plain_path(location: str) -> str:
+    """A file's path without the scheme of its store."""
     return PyArrowFileIO.parse_location(location)[2]

@@ -110,7 +110,7 @@ def rules_of(contract: Contract) -> tuple[Rule, ...]:
 
 
 def _field(contract: Contract, item: SchemaProperty) -> Iterator[Rule]:
-    column = contract.arrow_schema.field(str(item.name))
+    column = contract.stored_schema.field(str(item.name))
     options = item.logicalTypeOptions or {}
 
     def implied(suffix: str, dimension: str, kind: str, **kwargs: Any) -> Rule:
@@ -228,7 +228,7 @@ class _Spelled:
             return (self.column,) if self.column else ()
         named = [check.kwargs.get(name) for name in ("column", "column_A", "column_B", "column_list", "column_set")]
         flat = [one for name in named if name for one in ([name] if isinstance(name, str) else name)]
-        if unknown := [name for name in flat if name not in self.contract.arrow_schema.names]:
+        if unknown := [name for name in flat if name not in self.contract.stored_schema.names]:
             raise self.error(f"names {', '.join(unknown)}, which the contract lacks.", "Correct the column's name.")
         return tuple(dict.fromkeys(flat))
 

@@ -39,7 +39,7 @@ def validate(table: pa.Table, contract: Contract, *, days: Iterable[date] = ()) 
 def columns_of(contract: Contract) -> tuple[str, ...]:
     """The columns to read for :func:`validate`: a SQL rule may name any field, and rows are counted by day."""
     days = (contract.stream.event_date_field,) if contract.stream else ()
-    return tuple(dict.fromkeys((*contract.arrow_schema.names, *days)))
+    return tuple(dict.fromkeys((*contract.stored_schema.names, *days)))
 
 
 def _require_columns(table: pa.Table, contract: Contract, rules: Sequence[Rule]) -> None:

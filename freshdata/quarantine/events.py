@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from pyiceberg.table import Table
 from freshdata.contracts import Contract
 from freshdata.errors import QuarantineError
 from freshdata.lake.catalog import QUARANTINE_SCHEMA
+from freshdata.privacy import Secret
 from freshdata.quarantine.problems import problem_column
 from freshdata.quarantine.records import IDENTITY, read_replays
 
@@ -116,10 +117,12 @@ class Quarantine:
     Args:
         catalog: The catalog.
         contract: The stream's contract.
+        secret: Opens the events of a stream with personal data; without it they stay sealed.
     """
 
-    def __init__(self, catalog: Catalog, contract: Contract) -> None:
+    def __init__(self, catalog: Catalog, contract: Contract, secret: Secret | None = None) -> None:
         self.stream = contract.name
+        self._secret = secret
         self._replays = functools.partial(read_replays, catalog, contract)
         try:
             self.table: Table | None = catalog.load_table(contract.quarantine_table)
@@ -213,7 +216,11 @@ class Quarantine:
 
     def events(self, chosen: pa.Table) -> Iterator[RejectedEvent]:
         """The events of some rows of the index, in the rows' order; see :func:`read_events`."""
-        return read_events(self.table, chosen) if self.table is not None else iter(())
+        found = read_events(self.table, chosen) if self.table is not None else iter(())
+        if self._secret is None:
+            return found
+        opened = self._secret.opened
+        return (replace(each, key=opened(each.key), payload=opened(each.payload)) for each in found)
 
 
 def read_events(table: Table, chosen: pa.Table) -> Iterator[RejectedEvent]:

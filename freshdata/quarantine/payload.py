@@ -2,9 +2,12 @@
 
 import msgspec
 
+from freshdata.privacy import SEALED
+
 MOST_CHARACTERS = 2000
 MOST_LINES = 40
 EXCERPT = 200  # characters
+SEALED_TEXT = "(sealed: it may hold personal data, which FRESHDATA_PRIVACY_SECRET_FILE opens)"
 
 
 def readable(payload: bytes | None) -> str:
@@ -14,6 +17,8 @@ def readable(payload: bytes | None) -> str:
     """
     if payload is None:
         return "(no payload: a tombstone)"
+    if payload.startswith(SEALED):
+        return SEALED_TEXT
     if not payload.strip():
         return f"(nothing but {len(payload)} blank bytes)" if payload else "(empty)"
     try:
@@ -31,6 +36,8 @@ def excerpt(payload: bytes | None) -> str:
     """The beginning of a payload in one line."""
     if payload is None:
         return "(no payload: a tombstone)"
+    if payload.startswith(SEALED):
+        return SEALED_TEXT
     text = payload[: EXCERPT * 4].decode(errors="backslashreplace")
     return printable(text[:EXCERPT]) + ("…" if len(text) > EXCERPT or len(payload) > EXCERPT * 4 else "")
 

@@ -25,6 +25,7 @@ from freshdata.contracts.decode import Decoder, key_bytes
 from freshdata.errors import QuarantineError
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.publication import followed_contract
+from freshdata.privacy import load_secret
 from freshdata.quarantine.corrections import Correction
 from freshdata.quarantine.events import CHUNK, Place, Quarantine, RejectedEvent
 from freshdata.quarantine.records import REPLAYS_SCHEMA, record_replays, replays_table
@@ -117,7 +118,7 @@ def replay_rejected(
     """
     catalog = open_catalog(settings)
     with only_one(settings, replays_table(contract)):
-        quarantine = Quarantine(catalog, contract)
+        quarantine = Quarantine(catalog, contract, load_secret(settings))
         if choice.corrections:
             chosen, corrections = _named(quarantine, choice.corrections)
         else:

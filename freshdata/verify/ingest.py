@@ -73,7 +73,7 @@ def _gained_columns(bronze: Table, contract: Contract) -> list[str]:
     if contract.rules.unknown_fields == "quarantine":
         return []
     first = bronze.schemas()[min(bronze.schemas())].column_names
-    return [name for name in contract.arrow_schema.names if name not in first]
+    return [name for name in contract.stored_schema.names if name not in first]
 
 
 def _compare(
@@ -92,10 +92,10 @@ def _compare(
     same = " AND ".join(f't."{name}" IS NOT DISTINCT FROM s."{name}"' for name in rules.identity)
     # What was unknown is null where the field has its column by now, and still in `_extra`.
     unknown = {name: f'CASE WHEN t."{name}" IS NOT NULL THEN s."{name}" END AS "{name}"' for name in gained}
-    if gained and EXTRA in contract.arrow_schema.names:
+    if gained and EXTRA in contract.stored_schema.names:
         unknown[EXTRA] = f't."{EXTRA}" AS "{EXTRA}"'
     replaced = f"s.* REPLACE ({', '.join(unknown.values())})" if unknown else "s.*"
-    columns = ", ".join(f'"{name}"' for name in [*contract.arrow_schema.names, "_offset"])
+    columns = ", ".join(f'"{name}"' for name in [*contract.stored_schema.names, "_offset"])
     version = f', "{contract.rules.version_field}"' if contract.rules.version_field else ""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")

@@ -13,6 +13,9 @@ from freshdata.contracts import Contract
 from freshdata.contracts.changes import decoder_of
 from freshdata.contracts.decode import Decoded, record_timestamps
 from freshdata.errors import ServiceError
+from freshdata.forgotten import read_forgotten
+from freshdata.lake.catalog import open_catalog
+from freshdata.privacy import load_secret, protector
 from freshdata.registry import schema_source
 from freshdata.services.kafka import client_config
 from freshdata.settings import Settings
@@ -120,9 +123,12 @@ def read_partition(
     Raises:
         ServiceError: the broker does not deliver, or the registry does not tell an unknown schema.
     """
-    decoder = decoder_of(contract, schema_source(settings))
+    secret = load_secret(settings)
+    decoder, protects = decoder_of(contract, schema_source(settings)), protector(contract, secret)
+    catalog = open_catalog(settings)
+    forgotten = read_forgotten(catalog, contract, catalog.load_table(contract.table), secret)
     records = 0
-    schema = pa.schema([field.with_nullable(True) for field in contract.arrow_schema])  # noqa: FBT003
+    schema = pa.schema([field.with_nullable(True) for field in contract.stored_schema])  # noqa: FBT003
     schema = schema.append(pa.field("_offset", pa.int64()))
     valid, rejected = [schema.empty_table()], [REJECTED_SCHEMA.empty_table()]
     for messages in read_messages(settings, contract.rules.topic, partition, end):
@@ -133,13 +139,16 @@ def read_partition(
         decoded = decoder(values, keys, times)
         if earlier:
             decoded = earlier(decoded, values, keys, times, offsets)
-        keeps = ~np.isin(offsets[decoded.positions], list(refused))
+        again = np.isin(offsets[decoded.positions], list(refused))
+        keeps = ~again & ~forgotten.mask(decoded.rows) if forgotten else ~again
+        rows = protects.rows(decoded.rows) if protects else decoded.rows
         good = decoded.positions[keeps]
-        rows = decoded.rows.filter(pa.array(keeps)).append_column("_offset", pa.array(offsets[good]))
-        valid.append(rows.cast(schema))
-        again = decoded.positions[~keeps].tolist()
-        bad = np.array(sorted([*again, *(position for position, _ in decoded.rejected)]), dtype=np.int64)
-        columns = [offsets[bad], [keys[position] for position in bad], [values[position] for position in bad]]
+        valid.append(rows.filter(pa.array(keeps)).append_column("_offset", pa.array(offsets[good])).cast(schema))
+        refused_now = [*decoded.positions[again].tolist(), *(position for position, _ in decoded.rejected)]
+        bad = np.array(sorted(refused_now), dtype=np.int64)
+        gone = {position for position in bad.tolist() if forgotten and forgotten.named_in(values[position])}
+        raw = tuple([None if position in gone else data[position] for position in bad] for data in (keys, values))
+        columns = [offsets[bad], *(map(protects.sealed, raw) if protects else raw)]
         rejected.append(pa.table(columns, schema=REJECTED_SCHEMA))
         records += len(messages)
     return PartitionContent(records, pa.concat_tables(valid), pa.concat_tables(rejected))

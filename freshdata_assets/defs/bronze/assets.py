@@ -99,7 +99,7 @@ def _lookup(platform: Platform, contract: Contract) -> dg.AssetSpec:
         code_version=contract.version,
         metadata={
             "dagster/table_name": contract.table,
-            "dagster/column_schema": arrow_columns(contract.arrow_schema, contract),
+            "dagster/column_schema": arrow_columns(contract.stored_schema, contract),
         }
         | contract_metadata(platform, contract),
     )

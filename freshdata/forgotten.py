@@ -1,0 +1,174 @@
+"""Who was forgotten: keyed hashes, so that nobody can be read from the list, and a replay does not bring them back.
+
+The list is a table of the lake, ``privacy.forgotten``. Each Bronze table names in a property the state of the list that
+its rows are clean by: a worker whose batch was made by another state may not commit it.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.table import Table
+
+from freshdata.contracts import Contract
+from freshdata.errors import ConfigError
+from freshdata.lake.catalog import UTC_TIMESTAMP, ensure_table
+from freshdata.lake.replace import append_rows
+from freshdata.privacy import REMEDY, Secret
+
+NAME = "privacy.forgotten"
+# Table property: how many entries of the list the table's rows are clean by, and at which one it ends.
+FORGOTTEN_PROPERTY = "freshdata.forgotten"
+SCHEMA = pa.schema(
+    [
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("person", pa.string(), nullable=False),  # Hash of tenant and subject.
+        pa.field("subject", pa.string(), nullable=False),  # Hash of the subject alone.
+        pa.field("forgotten_at", UTC_TIMESTAMP, nullable=False),
+    ]
+)
+# Texts and numbers in what may be no JSON at all.
+SCALARS = re.compile(rb'"((?:[^"\\]|\\.)*)"|([A-Za-z0-9_.@+:-]+)')
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody to forget.
+
+    Attributes:
+        tenant: The tenant.
+        key: Value of the subject field, as events have it.
+    """
+
+    tenant: str
+    key: str
+
+    def hashes(self, secret: Secret) -> tuple[str, str]:
+        """The hashes that the list has of it: of both together, and of the key alone."""
+        return _person(secret, self.tenant, self.key), _subject(secret, self.key)
+
+
+class Forgotten:
+    """Those who were forgotten in one stream.
+
+    Args:
+        contract: The stream's contract, which has a subject.
+        secret: The instance's secret.
+        entries: Hashes of person and subject.
+    """
+
+    def __init__(self, contract: Contract, secret: Secret, entries: list[tuple[str, str]]) -> None:
+        self._contract = contract
+        self._secret = secret
+        self._persons = {person for person, _ in entries}
+        self._subjects = {subject for _, subject in entries}
+
+    def mask(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which decoded rows, as yet unprotected, are about one of them."""
+        found = np.zeros(rows.num_rows, dtype=np.bool_)
+        subjects = rows[str(self._contract.subject)].cast(pa.string()).combine_chunks().dictionary_encode()
+        suspect = [_subject(self._secret, value) in self._subjects for value in subjects.dictionary.to_pylist()]
+        if not any(suspect):
+            return found
+        codes = subjects.indices.fill_null(len(suspect)).to_numpy()
+        tenants = rows[self._contract.rules.tenant_field]
+        for row in np.flatnonzero(np.append(np.array(suspect), [False])[codes]).tolist():
+            found[row] = self.holds(str(tenants[row].as_py()), subjects[row].as_py())
+        return found
+
+    def holds(self, tenant: str, key: str) -> bool:
+        """Whether somebody was forgotten."""
+        return _person(self._secret, tenant, key) in self._persons
+
+    def named_in(self, payload: bytes | None) -> bool:
+        """Whether the bytes of a rejected event name one of them; in doubt, of whichever tenant, they do."""
+        if payload is None:
+            return False
+        event = parsed(payload)
+        subject, tenant = self._fields()
+        if event is not None and event.get(subject) is not None and event.get(tenant) is not None:
+            return self.holds(str(event[tenant]), str(event[subject]))
+        return any(_subject(self._secret, text) in self._subjects for text in scalars(payload))
+
+    def _fields(self) -> tuple[str, str]:
+        written = {column.name: column.source_name for column in self._contract.columns}
+        return written[str(self._contract.subject)], written[self._contract.rules.tenant_field]
+
+
+def parsed(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object of some bytes; None when they are none."""
+    try:
+        event = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def scalars(payload: bytes) -> set[str]:
+    """The texts and numbers in some bytes."""
+    found = set()
+    for quoted, bare in SCALARS.findall(payload):
+        found.add((quoted or bare).decode(errors="replace"))
+        if b"\\" in quoted:
+            try:
+                found.add(json.loads(b'"' + quoted + b'"'))
+            except ValueError:
+                continue
+    return found
+
+
+def read_forgotten(catalog: Catalog, contract: Contract, table: Table, secret: Secret | None) -> Forgotten | None:
+    """Who was forgotten in a stream; None when nobody was.
+
+    Args:
+        catalog: The catalog.
+        contract: The stream's contract.
+        table: Its Bronze table, which says whether there is anybody.
+        secret: The instance's secret.
+
+    Raises:
+        ConfigError: somebody was, and there is no secret.
+    """
+    if FORGOTTEN_PROPERTY not in table.properties or contract.subject is None:
+        return None
+    if secret is None:
+        raise ConfigError(
+            f"Persons were forgotten in {contract.name}, and there is no secret to know them by.", remedy=REMEDY
+        )
+    topic = contract.rules.topic  # Also that of a table that is being rebuilt, which has another name.
+    rows = catalog.load_table(NAME).scan().to_arrow().to_pylist()
+    return Forgotten(contract, secret, [(r["person"], r["subject"]) for r in rows if r["topic"] == topic])
+
+
+def remember(catalog: Catalog, contract: Contract, person: Person, secret: Secret) -> str:
+    """Put somebody on a stream's list, once.
+
+    Returns:
+        The state of the list, for :data:`FORGOTTEN_PROPERTY`.
+    """
+    hashes = person.hashes(secret)
+    try:
+        table = catalog.load_table(NAME)
+    except NoSuchTableError:
+        table = ensure_table(catalog, NAME, SCHEMA)
+    known = [row for row in table.scan().to_arrow().to_pylist() if row["topic"] == contract.rules.topic]
+    if not any(row["person"] == hashes[0] for row in known):
+        entry = dict(zip(SCHEMA.names, (contract.rules.topic, *hashes, datetime.now(UTC)), strict=True))
+        append_rows(table, pa.Table.from_pylist([entry], schema=SCHEMA))
+        known.append(entry)
+    return f"{len(known)} {hashes[0]}"
+
+
+def _person(secret: Secret, tenant: str, key: str) -> str:
+    return secret.hashed(f"forgotten\0{tenant}\0{key}")
+
+
+def _subject(secret: Secret, key: str) -> str:
+    return secret.hashed(f"forgotten\0{key}")
