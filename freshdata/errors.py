@@ -160,6 +160,18 @@ class RuleError(ContractError):
         self.rule = rule
 
 
+class SuiteError(FreshDataError):
+    """A file of expectations cannot be read, belongs to nothing, or holds one that is unusable.
+
+    Attributes:
+        file: The file, relative to the project.
+    """
+
+    def __init__(self, file: str, message: str, *, remedy: str) -> None:
+        super().__init__(f"{file} {message}", remedy=remedy)
+        self.file = file
+
+
 class LakeError(FreshDataError):
     """A table is missing, or its history does not hold what a reader or writer needs.
 

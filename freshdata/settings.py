@@ -119,6 +119,11 @@ class Settings(BaseSettings):
         return self.project / "contracts"
 
     @property
+    def expectations_dir(self) -> Path:
+        """Folder of Great Expectations suites of one's own; there need be none."""
+        return self.project / "expectations"
+
+    @property
     def working_models_dir(self) -> Path:
         """Folder of the SQLMesh project that people edit."""
         return self.project / "sqlmesh_models"
@@ -156,7 +161,7 @@ class Settings(BaseSettings):
 
     @property
     def pages_dir(self) -> Path:
-        """Folder of the contracts' page."""
+        """Folder of the HTML pages: the contracts', and the reports that checks link to."""
         return self.home / "pages"
 
     @property

@@ -18,7 +18,7 @@ from freshdata.intervals import ranges
 from freshdata.lake.cursors import MODE_PROPERTY
 from freshdata.lake.progress import ancestors, compacts, summary_property
 from freshdata.transform.manifest import calendar_of
-from freshdata_assets.defs.quality.checks import NAME as CONTRACT_RULES
+from freshdata_assets.defs.quality.checks import rule_checks
 from freshdata_assets.defs.transform.assets import check_specs
 from freshdata_assets.live import News, news
 from freshdata_assets.platform import Platform, asset_key, key_of
@@ -99,9 +99,9 @@ def _checks(platform: Platform, names: set[str]) -> Iterator[dg.AssetCheckKey]:
         yield from (spec.key for spec in check_specs(platform, platform.models[name]))
     # Of hours that days are made of too: another run may have left rows that nothing has checked.
     read = names.union(*(platform.models[name].depends_on for name in names))
-    for _, model in platform.silver_streams:
-        if model.name in read:
-            yield dg.AssetCheckKey(asset_key(model.name), CONTRACT_RULES)
+    for name, check in rule_checks(platform).items():
+        if name in read:
+            yield dg.AssetCheckKey(asset_key(name), check)
 
 
 def _run_key(platform: Platform, catalog: Catalog, names: set[str], keys: list[str]) -> str:

@@ -14,11 +14,14 @@ from freshdata.clock import Clock, instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.intervals import DAY, HOUR, Granularity, first_hour
 from freshdata.lake.catalog import open_catalog
+from freshdata.quality.suites import own_suites
 from freshdata.settings import Settings, load_settings
 from freshdata.transform.manifest import ModelInfo, load_manifest, sources
 
 # Dagster's own formats of partition keys.
 DAY_FORMAT, HOUR_FORMAT = "%Y-%m-%d", "%Y-%m-%d-%H:%M"
+# Where the web server shows the pages that checks link to.
+PAGES_ROUTE = "/pages"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ class Platform:
     def reads_bronze(self, model: ModelInfo) -> bool:
         """Whether a model is made from a stream's own table."""
         return any(stream.table in model.depends_on for stream in self.streams)
+
+    @functools.cached_property
+    def own_suites(self) -> dict[str, Path]:
+        """The files of expectations of one's own, by model.
+
+        Raises:
+            SuiteError: a file belongs to no model, or two to one.
+        """
+        return own_suites(self.settings.expectations_dir, self.streams, self.models)
 
     def streams_of(self, model: ModelInfo) -> list[Contract]:
         """The streams that a model is made from, through any number of models."""

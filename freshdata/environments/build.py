@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from freshdata.contracts import load_contracts
 from freshdata.environments.changes import ModelChange
-from freshdata.environments.gates import Gate, audit_gate, contract_gate, lint_gate, unit_test_gate
+from freshdata.environments.gates import Gate, audit_gate, lint_gate, quality_gate, unit_test_gate
 from freshdata.errors import TransformError
 from freshdata.lake.duck import catalog_face
+from freshdata.quality.suites import own_suites
 from freshdata.settings import Settings
 from freshdata.transform.context import open_context
 from freshdata.transform.manifest import ModelInfo
@@ -61,13 +62,15 @@ class Build:
             self.gates += [lint_gate(context), unit_test_gate(context)]
             if all(gate.passed for gate in self.gates):
                 self.build(context)
-        contracts = load_contracts(self.own.contracts_dir)
+        loaded = load_contracts(self.own.contracts_dir).values()
+        streams = {f"silver.{contract.name}": contract for contract in loaded if contract.kind == "stream"}
+        own = own_suites(self.own.expectations_dir, streams.values(), self.models)
         for model in self.runs:
-            contract = contracts.get(model.removeprefix("silver."))
-            if contract and contract.kind == "stream":
-                self.tell(f"Checking {model} against its contract")
-                table = catalog_face(self.own).catalog.load_table(model)
-                self.gates.append(contract_gate(table, self.models[model], contract, self.days, today))
+            if model in streams or model in own:
+                self.tell(f"Checking the rows of {model}")
+                table, info = catalog_face(self.own).catalog.load_table(model), self.models[model]
+                gate = quality_gate(table, info, streams.get(model), own.get(model), days=self.days, today=today)
+                self.gates.append(gate)
 
     def build(self, context: "Context") -> None:
         """Build what changes and what is downstream of it; audit what is only described anew."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
@@ -11,9 +12,8 @@ from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
 from freshdata.errors import FreshDataError, TransformError
-from freshdata.intervals import day_of, each
-from freshdata.quality import validate
-from freshdata.quality.validate import columns_of
+from freshdata.quality import ArrowRows, suite_of, validate
+from freshdata.quality.validate import all_days
 from freshdata.transform.context import refuse_lint_errors
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import AuditResult
@@ -64,31 +64,38 @@ def audit_gate(model: str, audits: tuple[AuditResult, ...]) -> Gate:
     return Gate(f"audits of {model}", passed=passed, detail=told or f"{len(audits)} audits")
 
 
-def contract_gate(
-    table: Table, info: ModelInfo, contract: Contract, days: tuple[date, date] | None, today: date
+def quality_gate(
+    table: Table,
+    info: ModelInfo,
+    contract: Contract | None,
+    file: Path | None,
+    *,
+    days: tuple[date, date] | None,
+    today: date,
 ) -> Gate:
-    """A contract's quality rules on the rows of its Silver table.
+    """A contract's quality rules and expectations of one's own on the rows of a table.
 
     Args:
-        table: The Silver table.
+        table: The table.
         info: Its model.
-        contract: The stream's contract.
+        contract: The contract of the stream whose Silver table it is, or None.
+        file: The file of one's own expectations, or None.
         days: First and last day looked at; None for all.
         today: The day that is not over yet.
     """
-    column = str(info.partition_column)
+    column = info.partition_column if info.granularity else None
     within: BooleanExpression = AlwaysTrue()
-    if days:
+    if days and column:
         first, last = (limit.isoformat() for limit in info.period.whole(*days))
         within = parse(f"{column} >= '{first}' and {column} <= '{last}'")
-    wanted = {*columns_of(contract), contract.rules.event_date_field, column}
-    selected = tuple(name for name in table.schema().column_names if name in wanted)
-    name = f"contract rules on {info.name}"
+    name = f"{'contract rules' if contract else 'expectations'} on {info.name}"
     try:
-        rows = table.scan(row_filter=within, selected_fields=selected).to_arrow()
-        present = [day_of(found) for found in rows[column].unique().to_pylist() if found]
-        judged = each(min(present), max(present)) if present else ()
-        report = validate(rows, contract, days=(day for day in judged if day < today))
+        suite = suite_of(info, contract, file)
+        wanted = {*suite.columns(table.schema().column_names), column}
+        selected = tuple(name for name in table.schema().column_names if name in wanted)
+        rows = ArrowRows(table.scan(row_filter=within, selected_fields=selected).to_arrow())
+        judged = all_days(rows, column) if column else ()
+        report = validate(rows, suite, days=(day for day in judged if day < today))
     except FreshDataError as error:
         return Gate(name, passed=False, detail=error.message)
     return Gate(name, passed=not report.blocks, detail=report.summary())

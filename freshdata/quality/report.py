@@ -1,9 +1,13 @@
 """What a validation found."""
 
+import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from freshdata.quality.rules import Severity
+
+SAMPLE = 5
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,10 @@ class QualityReport:
             count = f"{result.bad:,} bad" if result.bad is not None else result.observed
             parts.append(f"{result.rule} ({result.severity}): {count} of {result.rows:,}")
         return "; ".join(parts)
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON values."""
+    # A NumPy number knows the number it is.
+    values = json.loads(json.dumps(row, default=lambda value: value.item() if hasattr(value, "item") else str(value)))
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}

@@ -17,7 +17,13 @@ from freshdata.errors import RuleError
 from freshdata.quality.bounds import OPERATORS, Bounds
 
 Severity = Literal["error", "warning", "info"]
-SEVERITIES: dict[str, Severity] = {"error": "error", "warning": "warning", "warn": "warning", "info": "info"}
+SEVERITIES: dict[str, Severity] = {
+    "error": "error",
+    "critical": "error",  # What Great Expectations calls it.
+    "warning": "warning",
+    "warn": "warning",
+    "info": "info",
+}
 ROWS = "rows"
 PLACEHOLDER = re.compile(r"\$?\{(object|table|schema|column|property)\}")
 # A query that counts the bad rows of the one relation: what it counts can be shown.
@@ -39,6 +45,30 @@ class Expectation:
     type: str
     kwargs: dict[str, Any]
 
+    def __str__(self) -> str:
+        return f"{self.type}({', '.join(f'{name}={value!r}' for name, value in self.kwargs.items())})"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it names."""
+        named = [self.kwargs.get(name) for name in ("column", "column_A", "column_B", "column_list", "column_set")]
+        flat = [one for name in named if name for one in (name if isinstance(name, list | tuple) else [name])]
+        return tuple(dict.fromkeys(map(str, flat)))
+
+    @property
+    def vacuous(self) -> tuple[str, str] | None:
+        """Why it could never fail, and what to do about it; None when it visibly can."""
+        # An always-true rule is worse than none: `mostly: 0` on "origin differs from dest" once passed every row.
+        mostly = self.kwargs.get("mostly")
+        if isinstance(mostly, int | float) and mostly <= 0:
+            return "could never fail: mostly is 0.", "Remove mostly, or raise it above 0."
+        if self.type.endswith("_between") and not _given(self.kwargs, "min_value", "max_value"):
+            return "could never fail: it has no limits.", "Add min_value or max_value."
+        forbids = "_not_" in self.type and self.type.endswith(("_in_set", "_list"))
+        if forbids and not _given(self.kwargs, "value_set", "regex_list", "like_pattern_list"):
+            return "could never fail: it forbids nothing.", "Say what is forbidden."
+        return None
+
 
 @dataclass(frozen=True)
 class Query:
@@ -54,6 +84,9 @@ class Query:
     bounds: Bounds
     sample: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.sql}: {self.bounds}"
+
 
 @dataclass(frozen=True)
 class DailyCount:
@@ -65,13 +98,16 @@ class DailyCount:
 
     bounds: Bounds
 
+    def __str__(self) -> str:
+        return f"rows of each day: {self.bounds}"
+
 
 Check = Expectation | Query | DailyCount
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One quality rule of a contract.
+    """One quality rule.
 
     Attributes:
         id: ``COLUMN.RULE``, or ``RULE`` for a rule on the whole table.
@@ -80,6 +116,7 @@ class Rule:
         description: What the rule is for, or an empty string.
         columns: Columns it needs.
         check: How it is checked.
+        file: The file of one's own that it comes from; an empty string for a contract's.
     """
 
     id: str
@@ -88,6 +125,7 @@ class Rule:
     description: str
     columns: tuple[str, ...]
     check: Check
+    file: str = ""
 
 
 def rules_of(contract: Contract) -> tuple[Rule, ...]:
@@ -133,6 +171,10 @@ def _field(contract: Contract, item: SchemaProperty) -> Iterator[Rule]:
         yield implied("range", "accuracy", "expect_column_values_to_be_between", **limits)
     for number, rule in enumerate(item.quality or []):
         yield from _spelled(contract, rule, number, column.name)
+
+
+def _given(kwargs: dict[str, Any], *names: str) -> bool:
+    return any(kwargs.get(name) not in (None, []) for name in names)
 
 
 _LENGTHS = {"minLength": "min_value", "maxLength": "max_value"}
@@ -226,11 +268,9 @@ class _Spelled:
     def columns(self, check: Check) -> tuple[str, ...]:
         if not isinstance(check, Expectation):
             return (self.column,) if self.column else ()
-        named = [check.kwargs.get(name) for name in ("column", "column_A", "column_B", "column_list", "column_set")]
-        flat = [one for name in named if name for one in ([name] if isinstance(name, str) else name)]
-        if unknown := [name for name in flat if name not in self.contract.stored_schema.names]:
+        if unknown := [name for name in check.columns if name not in self.contract.stored_schema.names]:
             raise self.error(f"names {', '.join(unknown)}, which the contract lacks.", "Correct the column's name.")
-        return tuple(dict.fromkeys(flat))
+        return check.columns
 
     def bounds(self) -> Bounds:
         bounds = Bounds.of(self.item)
@@ -317,12 +357,10 @@ class _Spelled:
         if not isinstance(text, dict) or not isinstance(text.get("type"), str):
             raise self.error("has no implementation.type.", "Name a Great Expectations expectation there.")
         kwargs = ({"column": self.column} if self.column else {}) | (text.get("kwargs") or {})
-        # An always-true rule is worse than none: `mostly: 0` on "origin differs from dest" once passed every row.
-        if "mostly" in kwargs and not kwargs["mostly"] > 0:
-            raise self.error("could never fail: mostly is 0.", "Remove mostly, or raise it above 0.")
-        if text["type"].endswith("_between") and kwargs.get("min_value") is None and kwargs.get("max_value") is None:
-            raise self.error("could never fail: it has no limits.", "Add min_value or max_value.")
-        return Expectation(text["type"], kwargs)
+        expectation = Expectation(text["type"], kwargs)
+        if expectation.vacuous:
+            raise self.error(*expectation.vacuous)
+        return expectation
 
     def sql(self) -> Query:
         if not self.item.query:

@@ -31,6 +31,7 @@ from freshdata.settings import Settings
 
 ASSETS = "freshdata_assets.definitions"
 WARM = "freshdata_assets.warm.launcher"
+WEB = "freshdata_assets.web"
 LOCATION = "freshdata"
 SHOP_RATE = 5.0  # transactions a second
 
@@ -191,7 +192,7 @@ class Platform:
             chosen = free_port(web_port)
             if chosen != web_port:
                 self._tell(f"Port {web_port} is busy: the Dagster UI is on {chosen}.")
-            web = ("dagster_webserver", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(chosen))
+            web = (WEB, "-w", str(workspace), "-h", "127.0.0.1", "-p", str(chosen))
             program = self._dagster(*web, port=chosen, ready=partial(listening, chosen))
             self._supervisor.start("dagster-web", partial(_same, program))
             self.web_address = f"http://127.0.0.1:{chosen}"

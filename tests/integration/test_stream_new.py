@@ -16,7 +16,7 @@ from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.progress import read_progress
 from freshdata.lake.query import run_query
-from freshdata.quality.validate import columns_of, validate
+from freshdata.quality import ArrowRows, contract_suite, validate
 from freshdata.services.kafka import end_offsets
 from freshdata.settings import PROJECT
 from freshdata.transform.context import open_context
@@ -90,9 +90,9 @@ def transform(settings, names):
     contracts = load_contracts(settings.contracts_dir)
     for name in names:
         rules, table = contracts[name].rules, open_catalog(settings).load_table(f"silver.{name}")
-        wanted = tuple(column for column in columns_of(contracts[name]) if column in table.schema().column_names)
-        stored = table.scan(selected_fields=wanted).to_arrow()
-        assert validate(stored, contracts[name], days=stored[rules.event_date_field].unique().to_pylist()).passed
+        suite = contract_suite(contracts[name])
+        stored = table.scan(selected_fields=suite.columns(table.schema().column_names)).to_arrow()
+        assert validate(ArrowRows(stored), suite, days=stored[rules.event_date_field].unique().to_pylist()).passed
 
 
 def rows(settings, sql):

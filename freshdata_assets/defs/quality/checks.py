@@ -1,32 +1,38 @@
-"""Blocking checks between Silver and Gold: a contract's quality rules on the rows that Gold would take in."""
+"""Blocking checks between Silver and Gold: a contract's quality rules on the rows that Gold would take in.
+
+Expectations of one's own join them; on other models they are a check of their own.
+"""
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import dagster as dg
-import pyarrow.compute as pc
+from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
 from freshdata.errors import FreshDataError
-from freshdata.intervals import day_of, each
+from freshdata.intervals import day_of
 from freshdata.lake.catalog import load_table
 from freshdata.lake.changes import touched_dates
 from freshdata.lake.cursors import read_cursor
-from freshdata.quality import QualityReport, RuleResult, validate
-from freshdata.quality.validate import columns_of
+from freshdata.quality import ArrowRows, QualityReport, Rule, RuleResult, Suite, suite_of, validate
+from freshdata.quality.page import write_page
+from freshdata.quality.rows import Rows
+from freshdata.quality.validate import all_days
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.retry import passes
 from freshdata_assets.defs.resources import RETRIES
 from freshdata_assets.live import rows_of_days
-from freshdata_assets.platform import Platform, asset_key, current_platform
+from freshdata_assets.platform import PAGES_ROUTE, Platform, asset_key, current_platform
 from freshdata_assets.schemas import records
 from freshdata_assets.scope import Scope
 
-NAME = "contract_rules"
-RECORD = ("rule", "outcome", "severity", "bad", "rows", "detail", "sample")
+CONTRACT_RULES, EXPECTATIONS = "contract_rules", "expectations"
+RECORD = ("rule", "outcome", "severity", "bad", "rows", "detail", "sample", "asks", "from")
 
 
 @dataclass(frozen=True)
@@ -43,24 +49,51 @@ class Extent:
     judged: frozenset[date] | None
     why: str
 
+    def told(self) -> str:
+        """Which rows, in words."""
+        if not self.days:
+            return self.why
+        days = (
+            f"{len(self.days)} days from {min(self.days)} to {max(self.days)}"
+            if len(self.days) > 1
+            else f"{min(self.days)}"
+        )
+        return f"{self.why}: {days}"
+
+
+def rule_checks(platform: Platform) -> dict[str, str]:
+    """The name of the check on the rows of each model that has one: of a contract's rules, or of one's own."""
+    streams = {model.name for _, model in platform.silver_streams}
+    return {
+        name: CONTRACT_RULES if name in streams else EXPECTATIONS
+        for name in platform.models
+        if name in streams or name in platform.own_suites
+    }
+
 
 def quality_checks(platform: Platform) -> Iterator[dg.AssetChecksDefinition]:
-    """One check for each stream's Silver model."""
-    for stream, model in platform.silver_streams:
-        yield _check(platform, stream, model)
+    """One check for each stream's Silver model, and for each other model with expectations of one's own."""
+    streams = {model.name: stream for stream, model in platform.silver_streams}
+    for model, name in rule_checks(platform).items():
+        yield _check(platform, platform.models[model], name, streams.get(model))
 
 
-def _check(platform: Platform, stream: Contract, model: ModelInfo) -> dg.AssetChecksDefinition:
+def _check(platform: Platform, model: ModelInfo, name: str, stream: Contract | None) -> dg.AssetChecksDefinition:
+    file = platform.own_suites.get(model.name)
+    told = f"every quality rule of the contract {stream.name}" if stream else ""
+    own = f"every expectation of {file.parent.name}/{file.name}" if file else ""
+    rules = " and ".join(filter(None, (told, own)))
+
     @dg.asset_check(
         asset=asset_key(model.name),
-        name=NAME,
+        name=name,
         blocking=True,
         retry_policy=RETRIES,
-        description=f"Every quality rule of the contract {stream.name}; errors keep Gold from taking the rows in.",
+        description=f"{rules[0].upper()}{rules[1:]}; errors keep what is downstream from taking the rows in.",
     )
     def check_rules(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         try:
-            return _judge(platform, stream, model, Scope.of(context.run.tags))
+            return _judge(platform, model, suite_of(model, stream, file), context.run)
         except Exception as error:
             if passes(error) and context.op_execution_context.retry_number < RETRIES.max_retries:
                 raise
@@ -72,28 +105,36 @@ def _check(platform: Platform, stream: Contract, model: ModelInfo) -> dg.AssetCh
     return check_rules
 
 
-def _judge(platform: Platform, stream: Contract, model: ModelInfo, scope: Scope) -> dg.AssetCheckResult:
+def _judge(platform: Platform, model: ModelInfo, suite: Suite, run: dg.DagsterRun) -> dg.AssetCheckResult:
     table = load_table(platform.catalog(), model.name)
-    column = str(model.partition_column)
-    extent = check_extent(platform, model, scope)
-    rows = rows_of_days(table, model, extent.days, {*columns_of(stream), stream.rules.event_date_field, column})
-    judged = extent.judged
-    if judged is None:
-        # The rows of a table without days are what is there now: no day must have any.
-        judged = _all_days(pc.min_max(rows[column]).as_py()) if model.partition_column else frozenset()
-    # A day that is not over may still get its rows.
-    today = platform.clock.now().date()
-    report = validate(rows, stream, days=(day for day in judged if day < today))
+    extent = check_extent(platform, model, Scope.of(run.tags))
+    with _rows(table, model, suite, extent) as rows:
+        judged = extent.judged
+        if judged is None:
+            # The rows of a table without days are what is there now: no day must have any.
+            judged = frozenset(all_days(rows, model.partition_column) if model.partition_column else ())
+        # A day that is not over may still get its rows.
+        today = platform.clock.now().date()
+        report = validate(rows, suite, days=(day for day in judged if day < today))
     return dg.AssetCheckResult(
         passed=report.passed,
         severity=dg.AssetCheckSeverity.ERROR if report.blocks else dg.AssetCheckSeverity.WARN,
         description=report.summary(),
-        metadata=_metadata(report, extent),
+        metadata=_metadata(report, suite, extent)
+        | _page(platform, model, report, suite, {"extent": extent.told(), "run": run.run_id}),
     )
 
 
+@contextmanager
+def _rows(table: Table, model: ModelInfo, suite: Suite, extent: Extent) -> Iterator[Rows]:
+    fields = {*suite.columns(table.schema().column_names), str(model.partition_column)}
+    yield ArrowRows(rows_of_days(table, model, extent.days, fields))
+
+
 def check_extent(platform: Platform, model: ModelInfo, scope: Scope) -> Extent:
-    """Which rows of a Silver table a run's check must look at."""
+    """Which rows of a model's table a run's check must look at."""
+    if not model.granularity:
+        return Extent(None, None, "the whole table: it is not made day by day")
     run_days = frozenset(map(day_of, scope.intervals))
     if not scope.live:
         if run_days:
@@ -124,20 +165,12 @@ def gold_would_take_in(platform: Platform, model: ModelInfo) -> frozenset[date] 
     return frozenset(days)
 
 
-def _all_days(ends: dict[str, date | None]) -> frozenset[date]:
-    first, last = ends["min"], ends["max"]
-    if first is None or last is None:
-        return frozenset()
-    return frozenset(each(day_of(first), day_of(last)))
-
-
-def _metadata(report: QualityReport, extent: Extent) -> dict[str, Any]:
+def _metadata(report: QualityReport, suite: Suite, extent: Extent) -> dict[str, Any]:
+    # Of thirty rules the few that failed are what one looks for.
+    rules = sorted(zip(report.results, suite.rules, strict=True), key=lambda each: each[0].passed)
     return {
         "freshdata/rows": report.rows,
-        # Of thirty rules the few that failed are what one looks for.
-        "freshdata/rules": records(
-            RECORD, map(_record, sorted(report.results, key=lambda result: result.passed)), numbers=("bad", "rows")
-        ),
+        "freshdata/rules": records(RECORD, (_record(*each) for each in rules), numbers=("bad", "rows")),
         "freshdata/failed": len(report.failed),
         "freshdata/errored": len(report.errored),
         "freshdata/extent": extent.why,
@@ -145,11 +178,24 @@ def _metadata(report: QualityReport, extent: Extent) -> dict[str, Any]:
     }
 
 
-def _record(result: RuleResult) -> dict[str, Any]:
+def _page(
+    platform: Platform, model: ModelInfo, report: QualityReport, suite: Suite, facts: dict[str, str]
+) -> dict[str, Any]:
+    """A link to the rendered report of a validation that found something; no other run need wait for one."""
+    if report.passed:
+        return {}
+    path = write_page(platform.settings.pages_dir / "quality", model.name, report, suite, facts)
+    link = f"{PAGES_ROUTE}/{path.relative_to(platform.settings.pages_dir)}"
+    return {"freshdata/report": dg.MetadataValue.url(link), "freshdata/report_file": dg.MetadataValue.path(path)}
+
+
+def _record(result: RuleResult, rule: Rule) -> dict[str, Any]:
     outcome = "passed" if result.passed else "could not be evaluated" if result.error else "failed"
     bad = -1 if result.bad is None else result.bad
     sample = json.dumps(result.sample) if result.sample else ""
-    values = (result.rule, outcome, result.severity, bad, result.rows, result.error or result.observed, sample)
+    detail = result.error or result.observed
+    source = rule.file or "contract"
+    values = (result.rule, outcome, result.severity, bad, result.rows, detail, sample, str(rule.check), source)
     return dict(zip(RECORD, values, strict=True))
 
 

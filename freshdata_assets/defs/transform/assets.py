@@ -19,7 +19,7 @@ from freshdata.transform.manifest import AuditInfo, ModelInfo, calendar_of
 from freshdata.transform.results import AuditResult, ModelRun
 from freshdata.transform.retry import passes
 from freshdata.transform.runner import Runner
-from freshdata_assets.defs.quality.checks import NAME as CONTRACT_RULES
+from freshdata_assets.defs.quality.checks import CONTRACT_RULES, EXPECTATIONS
 from freshdata_assets.defs.resources import RETRIES, Transform
 from freshdata_assets.live import row_counts, up_to_date
 from freshdata_assets.platform import (
@@ -179,7 +179,8 @@ class _Layer:
         upstream = self.platform.models.get(name)
         if upstream is None or upstream.granularity in (None, model.granularity):
             return None
-        for check in (*(audit for audit, _ in numbered(upstream.audits)), SCHEMA_CHECK, CONTRACT_RULES):
+        audits = (audit for audit, _ in numbered(upstream.audits))
+        for check in (*audits, SCHEMA_CHECK, CONTRACT_RULES, EXPECTATIONS):
             last = self.last_verdict(dg.AssetCheckKey(asset_key(name), check))
             if last is not None and not last.passed and last.severity is dg.AssetCheckSeverity.ERROR:
                 return f"{name} failed its check {check}"

@@ -8,7 +8,7 @@ from open_data_contract_standard.model import DataQuality
 
 from freshdata.contracts import Contract, load_contracts
 from freshdata.errors import RuleError
-from freshdata.quality import rules_of
+from freshdata.quality import contract_suite, rules_of
 from freshdata.quality.expectations import _expectation
 from freshdata.quality.rules import DailyCount, Expectation, Query
 from freshdata.settings import load_settings
@@ -39,7 +39,7 @@ def test_every_contract_of_the_project_yields_rules_that_great_expectations_know
         assert rules
         for rule in rules:
             if isinstance(rule.check, Expectation):
-                assert _expectation(contract, rule).meta == {"rule": rule.id}
+                assert _expectation(contract_suite(contract), rule).meta == {"rule": rule.id}
 
 
 def test_field_definitions_and_spelled_rules_are_all_there(contracts: dict[str, Contract]) -> None:
@@ -103,4 +103,4 @@ def test_an_expectation_that_does_not_exist_is_named(contracts: dict[str, Contra
     contract = with_rule(contracts["weather"], None, **CUSTOM, implementation={"type": "expect_nothing_like_it"})
     rule = next(rule for rule in rules_of(contract) if rule.id == "under_test")
     with pytest.raises(RuleError, match="expect_nothing_like_it"):
-        _expectation(contract, rule)
+        _expectation(contract_suite(contract), rule)

@@ -12,8 +12,8 @@ from open_data_contract_standard.model import DataQuality
 
 from freshdata.contracts import Contract, load_contracts
 from freshdata.errors import RuleError
-from freshdata.quality import QualityReport, expectations, validate
-from freshdata.quality.validate import columns_of
+from freshdata.quality import ArrowRows, QualityReport, contract_suite, validate
+from freshdata.quality import rows as quality_rows
 from freshdata.settings import load_settings
 
 DAY = date(2013, 1, 1)
@@ -28,7 +28,7 @@ def flights() -> Contract:
 @pytest.fixture(params=["pandas", "duckdb"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways the expectations run; the number of rows chooses between them."""
-    monkeypatch.setattr(expectations, "PANDAS_ROWS", 10_000 if request.param == "pandas" else 0)
+    monkeypatch.setattr(quality_rows, "PANDAS_ROWS", 10_000 if request.param == "pandas" else 0)
     return str(request.param)
 
 
@@ -41,7 +41,9 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def check(contract: Contract, rows: list[dict[str, Any]], days: tuple[date, ...] = (DAY,)) -> QualityReport:
-    report = validate(pa.Table.from_pylist(rows, schema=contract.arrow_schema), contract, days=days)
+    report = validate(
+        ArrowRows(pa.Table.from_pylist(rows, schema=contract.arrow_schema)), contract_suite(contract), days=days
+    )
     json.dumps([dataclasses.asdict(result) for result in report.results], allow_nan=False)
     return report
 
@@ -123,7 +125,7 @@ def test_no_rows_and_no_day_to_judge_pass(flights: Contract) -> None:
 def test_a_rule_on_a_column_the_table_lacks_says_so(flights: Contract) -> None:
     table = pa.Table.from_pylist([row(1)], schema=flights.arrow_schema).drop_columns(["distance"])
     with pytest.raises(RuleError, match=r"distance.* needs the column distance, which the table lacks"):
-        validate(table, flights)
+        validate(ArrowRows(table), contract_suite(flights))
 
 
 @pytest.fixture
@@ -197,4 +199,5 @@ def test_a_rules_query_cannot_read_files(spelled: Callable[..., Contract]) -> No
 
 def test_the_day_is_read_though_it_is_no_field_of_the_contract(flights: Contract) -> None:
     derived = dataclasses.replace(flights.rules, event_date_field="event_date", derives_event_date=True)
-    assert "event_date" in columns_of(dataclasses.replace(flights, stream=derived))
+    suite = contract_suite(dataclasses.replace(flights, stream=derived))
+    assert suite.columns(["event_date", "flight", "surplus"]) == ("event_date", "flight")
