@@ -1,9 +1,11 @@
 """Fill a lake as the stream workers do, without a broker."""
 
+from collections import defaultdict
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pyarrow as pa
+from pyiceberg.table import Table
 
 from freshdata.contracts import load_contracts
 from freshdata.intervals import first_hour
@@ -73,6 +75,15 @@ def ingest(settings: Settings, stream: str, rows: list[dict[str, Any]], *, at: d
     snapshot = bronze.current_snapshot()
     assert snapshot is not None
     return snapshot.snapshot_id
+
+
+def day_files(table: Table) -> dict[date, set[str]]:
+    """The data and delete files of each day of a table that is partitioned by days."""
+    found = defaultdict(set)
+    for task in table.scan().plan_files():
+        day = date(1970, 1, 1) + timedelta(days=task.file.partition[0])
+        found[day] |= {task.file.file_path, *(delete.file_path for delete in task.delete_files)}
+    return dict(found)
 
 
 def fill_lookups(settings: Settings) -> None:

@@ -4,17 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyiceberg.table import Table
 
 from freshdata.clock import instance_clock
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.settings import PROJECT, Settings
-from tests.lakes import departures, ingest, observations
+from tests.lakes import day_files, departures, ingest, observations
 
 pytestmark = pytest.mark.integration
 
@@ -54,13 +54,8 @@ def launch(settings: Settings, assets: str, *partitions: str) -> tuple[int, str]
     return done.returncode, done.stdout
 
 
-def files(settings: Settings, name: str) -> Files:
-    """The data and delete files of each day of a table."""
-    found: Files = defaultdict(set)
-    for task in load_table(open_catalog(settings), name).scan().plan_files():
-        day = date(1970, 1, 1) + timedelta(days=task.file.partition[0])
-        found[day] |= {task.file.file_path, *(delete.file_path for delete in task.delete_files)}
-    return dict(found)
+def table(settings: Settings, name: str) -> Table:
+    return load_table(open_catalog(settings), name)
 
 
 def changed(before: Files, after: Files) -> set[date]:
@@ -68,7 +63,7 @@ def changed(before: Files, after: Files) -> set[date]:
 
 
 def rows(settings: Settings, name: str) -> list[dict[str, Any]]:
-    return sorted(load_table(open_catalog(settings), name).scan().to_arrow().to_pylist(), key=str)
+    return sorted(table(settings, name).scan().to_arrow().to_pylist(), key=str)
 
 
 def told(output: str, model: str) -> str:
@@ -81,7 +76,7 @@ def test_a_year_is_one_run_that_tells_of_each_day(settings: Settings) -> None:
     assert code == 0, output
     assert output.count("RUN_START ") == 1
     assert "rows of each of its 366 days: 2012-01-01 1, 2012-01-02 1, " in told(output, WEATHER)
-    assert len(files(settings, WEATHER)) == len(rows(settings, WEATHER)) == 366
+    assert len(day_files(table(settings, WEATHER))) == len(rows(settings, WEATHER)) == 366
 
 
 def test_what_a_check_stopped_is_launched_again_for_its_day_alone(settings: Settings) -> None:
@@ -92,12 +87,12 @@ def test_what_a_check_stopped_is_launched_again_for_its_day_alone(settings: Sett
     assert told(output, SILVER).endswith("its 3 days: 2012-03-01 4, 2012-03-02 4, 2012-03-03 4")
     assert "origin_not_dest (error): 1 bad of 12" in output
     assert f" - {GOLD}: " not in output
-    before = files(settings, SILVER)
+    before = day_files(table(settings, SILVER))
     assert before.keys() == set(DAYS)
     ingest(settings, "flight_events", departures(DAYS[1], 1), at=datetime(2012, 3, 6, tzinfo=UTC))
     code, output = launch(settings, FLIGHTS, "--partition", str(DAYS[1]))
     assert code == 0, output
     assert told(output, GOLD).endswith("rows of each of its 1 days: 2012-03-02 2")
-    assert changed(before, files(settings, SILVER)) == {DAYS[1]}
-    assert files(settings, GOLD).keys() == {DAYS[1]}
+    assert changed(before, day_files(table(settings, SILVER))) == {DAYS[1]}
+    assert day_files(table(settings, GOLD)).keys() == {DAYS[1]}
     assert [(row["tenant_id"], row["flights"]) for row in rows(settings, GOLD)] == [("AA", 2), ("UA", 2)]
