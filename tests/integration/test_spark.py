@@ -1,22 +1,34 @@
 """Spark over a lake that DuckDB built: it reads the same rows, and continues it with the same models."""
 
+import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
-from freshdata.errors import PrerequisiteError, TransformError
+from freshdata.clock import instance_clock
+from freshdata.contracts import load_contracts
+from freshdata.errors import PrerequisiteError, QueryError, TransformError
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.cursors import CURSOR_PROPERTY, MODEL_PROPERTY
 from freshdata.lake.progress import ancestors, summary_property
 from freshdata.lake.scratch import NAMESPACE
+from freshdata.quality.report import SAMPLE
+from freshdata.quality.spark import in_spark
 from freshdata.services.prerequisites import SPARK, find_java, resolve_jars
 from freshdata.settings import Settings
+from freshdata.transform.manifest import load_manifest
 from freshdata.transform.runner import open_runner
+from freshdata_assets.defs.quality import checks
+from freshdata_assets.defs.quality.checks import quality_checks
+from freshdata_assets.platform import Platform, asset_key
+from freshdata_assets.scope import PARTITION
 from tests.bronze import append, flight_event, rows
-from tests.engines import DAY, assert_equal, assert_trades_alike, build, proceed
+from tests.engines import DAY, NEXT, assert_equal, assert_trades_alike, build, proceed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -30,6 +42,15 @@ OPTIONS = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
+
+
+FLIGHTS = "silver.flight_events"
+OWN = [
+    {"type": "expect_column_values_to_match_regex", "kwargs": {"column": "carrier_name", "regex": "^United"}},
+    {"type": "unexpected_rows_expectation",
+     "kwargs": {"unexpected_rows_query": "SELECT * FROM {batch} WHERE flight > 9999"}, "severity": "warning"},
+    {"type": "expect_column_max_to_be_between", "kwargs": {"column": "distance", "max_value": 5000}},
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,3 +137,67 @@ def test_a_failing_model_is_explained_in_one_line(built: Settings, tmp_path: Pat
             runner.run_live("gold.carrier_day")
     assert "DIVIDE_BY_ZERO" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def judged(settings: Settings, day: date) -> dict[str, dict[str, Any]]:
+    """What the checks of Silver's rules say of a day, by rule."""
+    instance_clock(settings.home).set(start=DAY, now=datetime(2013, 3, 1, tzinfo=UTC))
+    platform = Platform(settings, load_contracts(settings.contracts_dir), load_manifest(settings))
+    check = next(check for check in quality_checks(platform) if asset_key(FLIGHTS) in check.keys_by_input_name.values())
+    result = dg.materialize(
+        [dg.AssetsDefinition(specs=[dg.AssetSpec(asset_key(FLIGHTS))]), check],
+        selection=dg.AssetSelection.all_asset_checks(),
+        tags={PARTITION: day.isoformat()},
+        raise_on_error=False,
+    )
+    (verdict,) = result.get_asset_check_evaluations()
+    assert verdict.metadata["freshdata/extent"].value == "the run's days"
+    return {record.data["rule"]: dict(record.data) for record in verdict.metadata["freshdata/rules"].records}
+
+
+def test_rules_are_judged_where_the_rows_are(built: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(built.contracts_dir, project / "contracts")
+    shutil.copytree(built.models_dir, project / "sqlmesh_models")
+    (project / "expectations").mkdir()
+    (project / "expectations" / "flight_events.json").write_text(json.dumps({"expectations": OWN}))
+    settings = built.model_copy(update={"project": project})
+    bad: list[dict[str, Any]] = [
+        {"tailnum": "n 1"}, {"flight": 20_000}, {"dest": "EWR"}, {"dep_delay": None}, {"event_type": "exploded"},
+        {"carrier_name": "Unfriendly"}, *({"tailnum": None} for _ in range(9)),
+    ]  # fmt: skip
+    append(open_catalog(settings), "flight_events", [flight_event(DAY, 60 + at, **row) for at, row in enumerate(bad)])
+    with open_runner(settings) as runner:
+        runner.run_live(FLIGHTS)
+    expected = {day: judged(settings, day) for day in (DAY, NEXT)}
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("rows were read")
+
+    monkeypatch.setattr(checks, "rows_of_days", refuse)
+    found = {day: judged(on_spark(settings), day) for day in (DAY, NEXT)}
+    for day in (DAY, NEXT):
+        assert found[day].keys() == expected[day].keys()
+        for rule, verdict in expected[day].items():
+            there = found[day][rule]
+            samples = [json.loads(each.pop("sample") or "[]") for each in (there, verdict)]
+            if verdict["bad"] < SAMPLE:  # Which of more rows are shown is up to the engine.
+                ours, theirs = (sorted(json.dumps(row, sort_keys=True) for row in sample) for sample in samples)
+                assert ours == theirs
+            assert len(samples[0]) == len(samples[1]) <= SAMPLE
+            assert there == verdict
+    assert all(verdict["outcome"] == "passed" for verdict in found[NEXT].values())
+    assert {rule for rule, verdict in found[DAY].items() if verdict["outcome"] == "failed"} == {
+        "tailnum.pattern", "flight.range", "origin_not_dest", "departed_has_delay", "event_type.enum",
+        "tailnum.tailnum_nulls", "carrier_name.values_to_match_regex", "unexpected_rows_expectation",
+    }  # fmt: skip
+
+
+def test_a_rules_query_sees_the_rows_alone() -> None:
+    assert (
+        in_spark("WITH x AS (SELECT * FROM rows) SELECT count(*) FROM x")
+        == "WITH x AS (SELECT * FROM rows) SELECT COUNT(*) FROM x"
+    )
+    for query in ("SELECT count(*) FROM lake.bronze.weather", "SELECT count(*) FROM 'people.csv'", "SELECT * FROM y"):
+        with pytest.raises(QueryError, match="cannot be read"):
+            in_spark(query)

@@ -108,7 +108,7 @@ def _check(platform: Platform, model: ModelInfo, name: str, stream: Contract | N
 def _judge(platform: Platform, model: ModelInfo, suite: Suite, run: dg.DagsterRun) -> dg.AssetCheckResult:
     table = load_table(platform.catalog(), model.name)
     extent = check_extent(platform, model, Scope.of(run.tags))
-    with _rows(table, model, suite, extent) as rows:
+    with _rows(platform, table, model, suite, extent) as rows:
         judged = extent.judged
         if judged is None:
             # The rows of a table without days are what is there now: no day must have any.
@@ -126,9 +126,17 @@ def _judge(platform: Platform, model: ModelInfo, suite: Suite, run: dg.DagsterRu
 
 
 @contextmanager
-def _rows(table: Table, model: ModelInfo, suite: Suite, extent: Extent) -> Iterator[Rows]:
-    fields = {*suite.columns(table.schema().column_names), str(model.partition_column)}
-    yield ArrowRows(rows_of_days(table, model, extent.days, fields))
+def _rows(platform: Platform, table: Table, model: ModelInfo, suite: Suite, extent: Extent) -> Iterator[Rows]:
+    names = table.schema().column_names
+    wanted = {*suite.columns(names), model.partition_column}
+    fields = [name for name in names if name in wanted]
+    if platform.settings.engine == "spark":
+        from freshdata.quality.spark import spark_rows
+
+        with spark_rows(platform.settings, table, model, extent.days, fields) as rows:
+            yield rows
+    else:
+        yield ArrowRows(rows_of_days(table, model, extent.days, fields))
 
 
 def check_extent(platform: Platform, model: ModelInfo, scope: Scope) -> Extent:
