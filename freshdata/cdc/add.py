@@ -99,13 +99,15 @@ def add(
         tell("publishing the tables")
         ensure_signal_table(connection, source)
         _publish(connection, source)
-        write_source(settings, source)
+        # So that it can be removed, whatever happens; a table counts once nothing is left to do for it.
+        write_source(settings, replace(source, tables=before))
         tell("starting the capture")
-        api.register(source, anew=known is None)
+        api.register(source, anew=not before)
         # A new source reads its tables by itself. Later, one that is new or has other columns is read whole.
-        snapshots = [table for table in source.tables if table in written] if known else []
+        snapshots = [table for table in source.tables if table in written or table not in before] if before else []
         if snapshots:
             ask_snapshot(connection, source, snapshots)
+        write_source(settings, source)
         advice = [f"{table} is not there any more: its contract and its rows stay" for table in gone]
         advice += [line for table in source.tables for line in toast_advice(found[table], source)]
         return Added(source, contracts, written, snapshots, advice)

@@ -145,11 +145,12 @@ class Connect:
         password = "".join(f"\\u{unit:04x}" for unit in _utf16(source.address["password"]))
         write_private(secrets_folder(self._settings) / f"{source.name}.properties", f"password={password}\n")
         wanted = connector_settings(self._settings, source)
-        if anew:
-            # Offsets outlive their connector, and can only be forgotten through one.
+        registered = {} if anew else self.settings(source.name)
+        if not registered:
             self._ask("POST", "connectors", {"name": source.name, "config": wanted, "initial_state": "STOPPED"})
-            self.forget_offsets(source.name)
-        elif self.settings(source.name) != wanted | {"name": source.name}:
+            if anew:  # Offsets outlive their connector, and can only be forgotten through one.
+                self.forget_offsets(source.name)
+        elif registered != wanted | {"name": source.name}:
             # Stopped first: a task that still runs with the old settings would take, and drop, a signal meant for it.
             self.stop(source.name)
             self._ask("PUT", f"connectors/{source.name}/config", wanted)

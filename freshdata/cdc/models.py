@@ -107,7 +107,9 @@ def _selected(columns: Iterable[Column]) -> list[str]:
 
 
 def _comment(text: str) -> str:
-    return f" /* {' '.join(text.replace('*/', '* /').split())} */" if text else ""
+    # A comment may hold others: what begins one would have to end it.
+    shown = " ".join(text.replace("*/", "* /").replace("/*", "/ *").split())
+    return f" /* {shown} */" if shown else ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -163,6 +163,7 @@ def remove(source: Source = None) -> None:
 
 
 def _show(output: "Console", found: "list[Health]") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     if not found:
@@ -179,7 +180,7 @@ def _show(output: "Console", found: "list[Health]") -> None:
     for health in found:
         for problem in (health.lost, health.unreachable, "" if health.lost else health.reason):
             if problem:
-                output.print(f"[red]✗[/red] {health.source}: {problem}. [dim]{health.remedy}[/dim]", markup=True)
+                output.print(f"[red]✗[/red] {health.source}: {escape(problem)}. [dim]{health.remedy}[/dim]")
 
 
 def _bytes(count: int | None) -> str:

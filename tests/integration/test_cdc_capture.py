@@ -16,6 +16,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from freshdata.cdc.add import add
+from freshdata.cdc.connector import Connect
 from freshdata.cdc.health import read_health
 from freshdata.cdc.recovery import recover, remove
 from freshdata.cdc.signals import ask_snapshot
@@ -80,6 +81,30 @@ def people(dsn, rate=150):
     finally:
         stop.set()
         thread.join()
+
+
+def test_what_an_addition_that_failed_has_left_undone_is_done_by_the_next(stack, simple, monkeypatch):
+    source, dsn = simple
+    execute(dsn, "create table u (id int primary key); insert into u select generate_series(1, 5)")
+
+    def fail(*_, **__):
+        raise ServiceError("connect", "It has gone.", remedy="Wait.")
+
+    with monkeypatch.context() as away:
+        away.setattr(Connect, "register", fail)
+        with pytest.raises(ServiceError):
+            add(stack.settings, dsn=dsn, tables=["u"])
+    assert add(stack.settings, dsn=dsn, tables=["u"]).snapshots == ["public.u"]
+    wait_for(lambda: sum(end_offsets(stack.settings, source.topic("public.u")).values()) >= 5, "the new table's rows")
+
+    # One whose connector somebody has removed goes on where it was.
+    stack.caught_up(source.name)
+    stack.api.remove(source.name)
+    execute(dsn, "insert into t values (11, 0)")
+    add(stack.settings, dsn=dsn)
+    wait_for(lambda: has(stack, source, 11), "the change meanwhile")
+    found = changes(stack.settings, source.topic("public.t"))
+    assert [change["op"] for change in found] == ["r"] * 10 + ["c"]
 
 
 def test_the_shop_under_load_and_over_kills(stack):
