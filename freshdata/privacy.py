@@ -31,8 +31,9 @@ TOKEN_PREFIX = "tok_"  # noqa: S105 - what tells a token from other text.
 SEALED = b"sealed:"
 # Table property: which secret the rows were made with.
 SECRET_PROPERTY = "freshdata.privacy-secret"  # noqa: S105 - tells secrets apart, and nothing of them.
-# What a reason quotes of an event. Names of fields stand in backticks.
-QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# What a reason quotes of an event, which may have quotes itself, and whose end may be cut off. Names of fields stand in
+# backticks.
+QUOTED = re.compile(r"(?<!\w)(?:'.*'|\".*\"|['\"].*)", re.DOTALL)
 REMEDY = (
     "Set FRESHDATA_PRIVACY_SECRET_FILE to a file that holds it, the same for every worker: "
     "`openssl rand -hex 32 > privacy.secret`."

@@ -7,7 +7,7 @@ from freshdata.contracts import load_contract
 from freshdata.contracts.evolution import compare
 from freshdata.errors import ConfigError, ContractError
 from freshdata.lake.catalog import open_catalog
-from freshdata.privacy import SEALED, Secret, load_secret
+from freshdata.privacy import SEALED, Protector, Secret, load_secret
 from freshdata.quarantine.events import Quarantine
 from freshdata.quarantine.payload import readable
 from freshdata.settings import Settings
@@ -186,3 +186,17 @@ def test_a_protection_that_cannot_be_is_refused(tmp_path, before, after, message
 def test_a_published_protection_stays(tmp_path, contract):
     changed = written(tmp_path, CONTRACT.replace("value: tokenize", "value: hash").replace("1.0.0", "1.1.0"))
     assert [change.field for change in compare(contract, changed) if not change.compatible] == ["email"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "wanted"),
+    [
+        ("Invalid enum value 'Ann O'Hara' - at `$.kind`", "Invalid enum value '…' - at `$.kind`"),
+        ("Invalid enum value 'Ann " + "a" * 480, "Invalid enum value '…'"),
+        ("Could not convert \"Ann O'Hara\"\n'and' with type str - at `$.kind`", "Could not convert '…'"),
+        ("the message key is not the event's kind", "the message key is not the event's kind"),
+    ],
+)
+def test_a_reason_quotes_nothing_of_the_event(reason, wanted):
+    assert "Ann" not in Protector.reason(reason)
+    assert Protector.reason(reason).startswith(wanted)
