@@ -2,10 +2,15 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 
+import psycopg2
 import pytest
 from typer.testing import CliRunner
 
@@ -122,12 +127,67 @@ def shop(broker: str) -> Iterator[Shop]:
             shop.close()
 
 
+def people(dsn: str, seed: int, stop: threading.Event) -> None:
+    """Change rows in transactions of several statements, some of them given up, until told to stop."""
+    chance = random.Random(seed)  # noqa: S311 - a seeded test
+    statements: list[Callable[[], tuple[str, tuple[Any, ...]]]] = [
+        lambda: ('insert into items ("Name", body, qty) values (%s, %s, 1)', (f"l{chance.random()}", "y" * 3000)),
+        lambda: ("update items set qty = %s where id %% 9 = %s", (chance.randrange(1000), chance.randrange(9))),
+        lambda: ("update items set body = %s where id = %s", ("z" * chance.randrange(4000), chance.randrange(400))),
+        lambda: ("delete from items where id = %s", (chance.randrange(100, 400),)),
+        lambda: ("update pairs set b = b + 1000 where b = %s", (chance.randrange(2000),)),
+        lambda: ("update pairs set tags = array[%s] where b %% 5 = 0", (str(chance.random()),)),
+        lambda: ("insert into pairs values ('l', %s) on conflict do nothing", (chance.randrange(5000),)),
+    ]
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        while not stop.wait(0.05):
+            try:
+                for _ in range(chance.randrange(1, 5)):
+                    cursor.execute(*chance.choice(statements)())
+            except psycopg2.errors.UniqueViolation:
+                connection.rollback()
+            else:
+                connection.rollback() if chance.random() < 0.1 else connection.commit()
+
+
+def follow_until(shop: Shop, stop: threading.Event) -> None:
+    while not stop.is_set():
+        shop.follow()
+
+
+@contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have something done in a thread until the end of the context."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_after_the_snapshot(shop: Shop) -> None:
     report = shop.verified()
     assert [(finding.table, finding.compared) for finding in report.findings if "every row" in finding.check] == [
         ("silver.store_items", 301),
         ("silver.store_pairs", 100),
     ]
+
+
+def test_under_load_and_over_the_death_of_a_worker(shop: Shop) -> None:
+    with meanwhile(lambda stop: people(shop.dsn, 7, stop)):
+        shop.follow()
+        shop.workers["store_items"].kill()
+        shop.workers["store_items"].wait(30)
+        shop.work("store_items")
+        shop.follow()
+        # While people go on: Silver may be ahead of the state of the database that it is compared with.
+        with meanwhile(lambda stop: follow_until(shop, stop)):
+            report = verify_source(shop.settings, shop.dsn)
+        assert [finding for finding in report.findings if not finding.ok] == []
+    shop.verified()
 
 
 def test_large_values_that_stay_keys_that_change_and_a_truncation(shop: Shop) -> None:
