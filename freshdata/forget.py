@@ -38,7 +38,8 @@ from freshdata.settings import Settings
 from freshdata.transform.manifest import ModelInfo, load_manifest, sources
 from freshdata.transform.runner import open_runner
 
-CACHES = ("keys", "profiles")
+# What is computed from rows, or shows some: the rendered reports of quality checks have samples.
+CACHES = ("keys", "profiles", "pages/quality")
 
 Tell = Callable[[str], None]
 

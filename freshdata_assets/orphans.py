@@ -17,8 +17,8 @@ def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
     """
     failed = []
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        pid = _process(instance, run.run_id)
-        if pid is None or psutil.pid_exists(pid):
+        pid, since = _process(instance, run.run_id)
+        if pid is None or _lives(pid, since):
             continue
         again = instance.get_run_by_id(run.run_id)  # It may have ended well between the two looks.
         if again is not None and again.status == dg.DagsterRunStatus.STARTED:
@@ -29,11 +29,20 @@ def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
     return failed
 
 
-def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
-    """The process that a run was started in, as its engine events tell."""
+def _process(instance: dg.DagsterInstance, run_id: str) -> tuple[int | None, float]:
+    """The process that a run was started in, as its engine events tell, and when it said so."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         event = entry.dagster_event
         pid = event.engine_event_data.metadata.get("pid") if event is not None else None
         if pid is not None:
-            return int(str(pid.value))
-    return None
+            return int(str(pid.value)), entry.timestamp
+    return None, 0.0
+
+
+def _lives(pid: int, since: float) -> bool:
+    """Whether a process that was there at a time still is: after a restart its id may be another's."""
+    try:
+        # Its creation is known to a hundredth of a second.
+        return psutil.Process(pid).create_time() <= since + 1
+    except psutil.NoSuchProcess:
+        return False

@@ -12,6 +12,7 @@ from pyiceberg.catalog import Catalog
 
 from freshdata.clock import Clock, instance_clock
 from freshdata.contracts import Contract, load_contracts
+from freshdata.contracts.page import PAGE
 from freshdata.intervals import DAY, HOUR, Granularity, first_hour
 from freshdata.lake.catalog import open_catalog
 from freshdata.quality.suites import own_suites
@@ -165,10 +166,11 @@ def contract_metadata(platform: Platform, contract: Contract) -> dict[str, Any]:
     """Links an asset to its contract, and says whom to ask and what has come to its end."""
     path = platform.settings.contracts_dir / f"{contract.name}.odcs.yaml"
     page, warning = platform.settings.contracts_url, contract.lifecycle.warning(platform.clock.now().date())
+    link = f"{page or f'{PAGES_ROUTE}/{PAGE}'}#{contract.name}"
     return {
         "freshdata/contract": dg.MetadataValue.path(str(path.relative_to(platform.settings.project))),
         "freshdata/contract_version": contract.version,
         **({"freshdata/contact": contract.contact} if contract.contact else {}),
-        **({"freshdata/contract_page": dg.MetadataValue.url(f"{page}#{contract.name}")} if page else {}),
+        "freshdata/contract_page": dg.MetadataValue.url(link),
         **({"freshdata/deprecation": warning} if warning else {}),
     }

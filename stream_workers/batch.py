@@ -275,8 +275,12 @@ class Processor:
     def stored_hashes(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """The dedupe hash of each stored row."""
         parts = [key_bytes(rows[name]) for name in self.rules.dedupe_key]
-        # Of a truncated table's change the primary key is null.
-        joined = pc.binary_join_element_wise(*parts, b"\x1f", null_handling="replace") if len(parts) > 1 else parts[0]
+        if len(parts) == 1:
+            return self._hashes(rows, parts[0].to_pylist())
+        # With their lengths, so that no two keys read the same. Of a truncated table's change the primary key is null.
+        lengths = [pc.binary_length(part).cast(pa.string()).cast(pa.binary()) for part in parts]
+        pieces = [piece for pair in zip(lengths, parts, strict=True) for piece in pair]
+        joined = pc.binary_join_element_wise(*pieces, b":", null_handling="replace")
         return self._hashes(rows, joined.to_pylist())
 
     def _hashes(self, rows: pa.Table, keys: Sequence[bytes | None]) -> npt.NDArray[np.int64]:

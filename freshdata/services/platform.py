@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -173,14 +173,15 @@ class Platform:
         """
         home = self.settings.dagster_home
         home.mkdir(parents=True, exist_ok=True)
-        pages = self._start_pages() if web_port is not None and not self.settings.contracts_url else {}
+        if web_port is not None:
+            write_page(self.contracts, self.settings.pages_dir, instance_clock(self.settings.home).now().date())
         shutil.copyfile(self.settings.project / "dagster.yaml", home / "dagster.yaml")
         if self.settings.warm_runs:
             self._start_warm(home / "dagster.yaml")
         self._say("Dagster's code server")
         # The workspace file names the port, so a restarted code server must come back on the same one.
         port = free_port()
-        self._supervisor.start("dagster-code", lambda: self._code_server(port, pages))
+        self._supervisor.start("dagster-code", lambda: self._code_server(port))
         workspace = self.settings.run_dir / "workspace.json"  # JSON is YAML.
         server = {"host": "127.0.0.1", "port": port, "location_name": LOCATION}
         write_json(workspace, {"load_from": [{"grpc_server": server}]})
@@ -196,16 +197,6 @@ class Platform:
             program = self._dagster(*web, port=chosen, ready=partial(listening, chosen))
             self._supervisor.start("dagster-web", partial(_same, program))
             self.web_address = f"http://127.0.0.1:{chosen}"
-
-    def _start_pages(self) -> dict[str, str]:
-        """Serve the contracts' page, for Dagster to link to; the setting that says where."""
-        self._say("the contracts' page")
-        write_page(self.contracts, self.settings.pages_dir, instance_clock(self.settings.home).now().date())
-        port = free_port()
-        options = (str(port), "--bind", "127.0.0.1", "--directory", str(self.settings.pages_dir))
-        program = self._python("http.server", *options, port=port, ready=partial(listening, port))
-        self._supervisor.start("contracts-page", partial(_same, program))
-        return {"FRESHDATA_CONTRACTS_URL": f"http://127.0.0.1:{port}/"}
 
     def _start_warm(self, dagster_yaml: Path) -> None:
         # Until it has imported everything, and whenever it does not answer, runs start in the ordinary way. A socket's
@@ -333,11 +324,10 @@ class Platform:
             },
         )
 
-    def _code_server(self, port: int, env: Mapping[str, str]) -> Program:
+    def _code_server(self, port: int) -> Program:
         where = ("-h", "127.0.0.1", "-p", str(port), "-d", str(self.settings.project))
         what = ("-m", self._assets, "--location-name", LOCATION, "--inject-env-vars-from-instance")
-        program = self._dagster("dagster", "api", "grpc", *where, *what, port=port, ready=partial(listening, port))
-        return replace(program, env={**program.env, **env})
+        return self._dagster("dagster", "api", "grpc", *where, *what, port=port, ready=partial(listening, port))
 
     def _dagster(self, module: str, *arguments: str, port: int | None = None, **options: Any) -> Program:
         # SIGTERM, unlike the others: the code server takes its runs' processes with it.

@@ -39,11 +39,11 @@ class Transform(dg.ConfigurableResource["Transform"]):
             log.set_concurrency_slots(TURN, 1)
         if log.claim_concurrency_slot(TURN, context.run.run_id, TURN).is_claimed:
             return
-        import great_expectations  # noqa: F401 - Of what the steps will need, this and SQLMesh take the longest.
-
-        import freshdata.transform.runner  # noqa: F401
-
         try:
+            import great_expectations  # noqa: F401 - Of what the steps will need, this and SQLMesh take the longest.
+
+            import freshdata.transform.runner  # noqa: F401
+
             while not log.claim_concurrency_slot(TURN, context.run.run_id, TURN).is_claimed:
                 time.sleep(POLL)
         except BaseException:  # It was terminated while it waited: nobody may wait for it.

@@ -59,7 +59,6 @@ def test_life_of_the_platform(instance, environment):
             *extras,
             "worker-flight_events",
             "worker-weather",
-            "contracts-page",
             "dagster-code",
             "dagster-daemon",
             "dagster-web",
