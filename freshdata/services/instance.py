@@ -120,12 +120,11 @@ def _aside(home: Path) -> Path:
 
 
 def _empty(home: Path) -> None:
-    for path in home.iterdir():
-        if path.name == "run":  # Holds the lock.
-            for file in path.iterdir():
-                if file.name != "lock":
-                    file.unlink()
-        elif path.is_dir() and not path.is_symlink():
+    run = home / "run"
+    for path in [*home.iterdir(), *(run.iterdir() if run.is_dir() else ())]:
+        if path in (run, run / "lock"):  # It is held.
+            continue
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

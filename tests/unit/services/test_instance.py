@@ -71,8 +71,11 @@ def test_keys_that_were_made_before_the_first_start_stay(settings):
 def test_a_fresh_instance_starts_from_nothing(settings):
     with own_home(settings, keep_old=False):
         (settings.home / "catalog.db").write_text("rows")
+        settings.metrics_dir.mkdir(parents=True)
+        (settings.metrics_dir / "worker.json").write_text("[]")
     with own_home(settings, keep_old=False, fresh=True):
         assert not (settings.home / "catalog.db").exists()
+        assert [path.name for path in settings.run_dir.iterdir()] == ["lock"]
 
 
 def test_a_dead_platforms_state_is_ignored(settings):
