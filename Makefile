@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MONTHS ?= 1
 SPEED ?= 3600
+SECONDS := 120
 SEEDS ?= 10
 JOBS ?= 1
 ARGS ?=
@@ -20,6 +21,10 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: demo
 demo: setup ## Run the main job on real data, end to end (MONTHS=12 for the whole year)
 	@$(BIN)/freshdata demo --months $(MONTHS)
+
+.PHONY: demo-cdc
+demo-cdc: setup ## Capture a shop's database while people use it, verified row by row (SECONDS=120)
+	@$(BIN)/freshdata cdc demo --seconds $(SECONDS)
 
 .PHONY: test
 test: setup ## Everything CI runs: lint, types, unit, integration, browser and a short chaos run

@@ -114,9 +114,15 @@ class Settings(BaseSettings):
         return (self.home_override or self.root / current_instance(self.root)).resolve()
 
     @property
+    def own_project(self) -> Path:
+        """Folder of contracts and models: the instance's own, where a demo has written some there, else the project."""
+        own = self.home / "project"
+        return own if own.is_dir() else self.project
+
+    @property
     def contracts_dir(self) -> Path:
         """Folder of the data contracts."""
-        return self.project / "contracts"
+        return self.own_project / "contracts"
 
     @property
     def expectations_dir(self) -> Path:
@@ -126,7 +132,7 @@ class Settings(BaseSettings):
     @property
     def working_models_dir(self) -> Path:
         """Folder of the SQLMesh project that people edit."""
-        return self.project / "sqlmesh_models"
+        return self.own_project / "sqlmesh_models"
 
     @property
     def models_versions_dir(self) -> Path:

@@ -168,7 +168,7 @@ def contract_metadata(platform: Platform, contract: Contract) -> dict[str, Any]:
     page, warning = platform.settings.contracts_url, contract.lifecycle.warning(platform.clock.now().date())
     link = f"{page or f'{PAGES_ROUTE}/{PAGE}'}#{contract.name}"
     return {
-        "freshdata/contract": dg.MetadataValue.path(str(path.relative_to(platform.settings.project))),
+        "freshdata/contract": dg.MetadataValue.path(str(path.relative_to(platform.settings.own_project))),
         "freshdata/contract_version": contract.version,
         **({"freshdata/contact": contract.contact} if contract.contact else {}),
         "freshdata/contract_page": dg.MetadataValue.url(link),

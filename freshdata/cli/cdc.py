@@ -162,6 +162,30 @@ def remove(source: Source = None) -> None:
         console().print(f"[yellow]![/yellow] {line}")
 
 
+@app.command()
+def demo(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, help="How long people use the shop.")] = 120,
+    rate: Annotated[float, typer.Option(min=0.1, help="Their transactions a second.")] = 50,
+) -> None:
+    """Capture a shop's database while people use it, and compare Silver with it, row by row."""
+    from freshdata.cli.demo import show
+    from freshdata.demo.capture import CaptureDemo
+    from freshdata.services.extras import Extra, prepare
+    from freshdata.services.instance import choose_instance
+    from freshdata.settings import load_settings
+
+    settings = choose_instance(load_settings(), "shop")
+    prepare(settings, Extra.CDC)
+    run = CaptureDemo(settings, seconds=seconds, rate=rate)
+    show(
+        run,
+        lambda tell, line: run.run(
+            tell=tell, progress=lambda done: line.update(f"using the shop: {done['transactions']:,} transactions")
+        ),
+    )
+
+
 def _show(output: "Console", found: "list[Health]") -> None:
     from rich.markup import escape
     from rich.table import Table

@@ -33,6 +33,8 @@ class Outcome:
 
     Attributes:
         title: What was run.
+        claim: What it shows when all holds.
+        hints: Commands to go on with, and what each does.
         now: The replay's present.
         progress: What became of each stream's records.
         reasons: Rejection reason to number of events.
@@ -47,6 +49,8 @@ class Outcome:
     """
 
     title: str
+    claim: str
+    hints: dict[str, str]
     now: datetime
     progress: dict[str, PartitionProgress]
     reasons: dict[str, int]

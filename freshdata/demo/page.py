@@ -7,6 +7,7 @@ from datetime import timedelta
 from rich import box
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -137,16 +138,11 @@ def _steps(outcome: Outcome) -> RenderableType:
 
 def _verdict(outcome: Outcome) -> RenderableType:
     if outcome.ok:
-        headline = f"[{GOOD}]Every event is accounted for, and Gold equals the source.[/{GOOD}]"
+        headline = f"[{GOOD}]{outcome.claim}[/{GOOD}]"
     else:
         lines = "\n".join(f"[{BAD}]✗[/{BAD}] {problem}" for problem in outcome.problems)
         headline = f"[{BAD}]Not everything holds.[/{BAD}] The log files are in {outcome.logs}.\n{lines}"
-    hints = (
-        '[bold]freshdata query[/bold] "select * from gold.carrier_day limit 5"   ask the lake yourself',
-        "[bold]freshdata verify[/bold]   compare every layer again, row by row",
-        "[bold]make up[/bold]   leave it running, with the Dagster UI on http://127.0.0.1:3000",
-        "[bold]make demo MONTHS=12[/bold]   the whole year",
-    )
+    hints = (f"[bold]{escape(command)}[/bold]   {what}" for command, what in outcome.hints.items())
     return Panel(
         Group(headline, "", *hints), title="What next", title_align="left", border_style=GOOD if outcome.ok else BAD
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlparse
 
 from pyiceberg.catalog import Catalog
@@ -66,7 +66,8 @@ def environment_settings(settings: Settings, name: str) -> Settings:
             remedy="Choose another, for example your own in lower case.",
         )
     # Always on DuckDB: only this process's face of the catalog keeps an environment's tables apart from production's.
-    own = {"home_override": settings.home / "environments" / name, "engine": "duckdb", "state_uri": None}
+    own: dict[str, Any] = {"home_override": settings.home / "environments" / name, "project": settings.own_project}
+    own |= {"engine": "duckdb", "state_uri": None}
     return settings.model_copy(update=own)
 
 

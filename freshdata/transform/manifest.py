@@ -101,7 +101,8 @@ def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
 
     # A home of its own: the manifest does not depend on the instance, whose state another process may hold, nor on its
     # engine, which may be slow to start.
-    own = {"engine": "duckdb", "state_uri": None, "catalog_uri": None, "catalog_warehouse": None}
+    own: dict[str, Any] = {"project": settings.own_project, "engine": "duckdb", "state_uri": None}
+    own |= {"catalog_uri": None, "catalog_warehouse": None}
     with TemporaryDirectory() as home, open_context(settings.for_home(Path(home)).model_copy(update=own)) as context:
         manifest = build_manifest(context, settings)
     _keep(_path(settings), manifest)

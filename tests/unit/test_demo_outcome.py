@@ -27,6 +27,8 @@ def fresh(hours):
 
 GOOD = Outcome(
     title="a test",
+    claim="Every event is accounted for.",
+    hints={"freshdata verify": "compare again"},
     now=NOW,
     progress={"flight_events": PartitionProgress(9, None, consumed=9, accepted=7, duplicates=1, rejected=1, late=1)},
     reasons={"the message is empty": 1, "x" * 200: 1},
