@@ -120,7 +120,7 @@ class Running:
         return runs
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Everything but the producer, with the sample's first days built up to Gold."""
     settings = Settings().for_home(tmp_path_factory.mktemp("browser"))
@@ -143,7 +143,7 @@ def _dagster_home(settings: Settings) -> Path:
     return settings.dagster_home
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(running: Running) -> Iterator[BrowserContext]:
     """A real browser that reaches nothing but loopback."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
