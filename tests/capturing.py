@@ -147,24 +147,19 @@ def position(change: dict[str, Any]) -> int:
 
 
 def current_rows(messages: Iterable[dict[str, Any] | None]) -> dict[Any, dict[str, Any]]:
-    """The rows that changes come to, by primary key: each key's last change counts, by the log's order."""
-    rows: dict[Any, tuple[int, dict[str, Any] | None]] = {}
+    """The rows that changes come to, by primary key: each key's last change counts, by the topic's order."""
+    rows: dict[Any, dict[str, Any]] = {}
     for change in messages:
         if change is None:
             continue
-        place = position(change)
         if change["op"] == "t":
-            rows = {key: row for key, row in rows.items() if row[0] > place}
+            rows.clear()
             continue
         key = tuple(change["key"].values())
-        before, old = rows.get(key, (-1, None))
-        if place < before:
-            continue
-        after = change["after"]
-        if after and old:
-            after = {name: old[name] if value == UNTOLD else value for name, value in after.items()}
-        rows[key] = (place, after)
-    return {key: row for key, (_, row) in rows.items() if row is not None}
+        old, after = rows.pop(key, None), change["after"]
+        if after is not None:
+            rows[key] = {name: old[name] if old and value == UNTOLD else value for name, value in after.items()}
+    return rows
 
 
 UNTOLD = "__debezium_unavailable_value"

@@ -34,7 +34,16 @@ CHANGE_COLUMNS = {
 # All of this follows from what a change is.
 IMPLIED = frozenset(
     (
-        *("kind", "tenantField", "tenantPartition", "eventTimeField", "eventDateField", "maxFuture", "messageKey"),
+        *(
+            "kind",
+            "topicPartitions",
+            "tenantField",
+            "tenantPartition",
+            "eventTimeField",
+            "eventDateField",
+            "maxFuture",
+            "messageKey",
+        ),
         *("dedupeKey", "versionField", "unknownFieldPolicy", "operations", "enrichments"),
         *("publishClean", "publishCleanFrom"),
     )

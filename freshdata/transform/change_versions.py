@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
-from freshdata.contracts.capture import DELETE, LSN, OPERATION, TRUNCATE, UNAVAILABLE
+from freshdata.contracts.capture import DELETE, OPERATION, TRUNCATE, UNAVAILABLE
 from freshdata.transform.exchange import column, same
 
-# By the place in the database's log, never by time; of what was read at one place, what Kafka has later.
-VERSION = (LSN, "_offset")
+# By the order in which Debezium wrote them, which is that of the commits; what it writes twice is in Bronze once. Not
+# by the place in the log: a transaction that was under way when a snapshot was taken has written its change before the
+# place that the snapshot's rows name, and commits after it.
+VERSION = ("_offset",)
 CHANGES, ALL, KEYS, TRUNCATIONS, NTH = "__changes", "__versions", "__keys", "__truncations", "__nth"
 GONE = (DELETE, TRUNCATE)
 

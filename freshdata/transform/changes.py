@@ -122,10 +122,10 @@ class CurrentRows(OverwriteChangedPartitions, CustomMaterialization[CurrentRowsK
             overwrite(self.adapter, table, kept(rows, columns), columns, where=exp.true())
 
     def _survey(self, kind: CurrentRowsKind, changes: exp.Query, columns: Columns) -> tuple[int | None, list[str]]:
-        """Where the last truncation among some changes stands, and the columns that some of them leave out."""
+        """Where in the topic the last truncation stands, and the columns that some of the changes leave out."""
         own = kind.own(columns)
         is_truncation = column(OPERATION).eq(exp.Literal.string(TRUNCATE))
-        last = exp.Max(this=exp.Case().when(is_truncation, column(LSN)))
+        last = exp.Max(this=exp.Case().when(is_truncation, column(*VERSION)))
         # A row that is going to be removed needs no values.
         counts = exp.true() if kind.soft else column(OPERATION).neq(exp.Literal.string(DELETE))
         flags = [
@@ -175,6 +175,6 @@ def _beside_stored(changes: exp.Query, names: Sequence[str], table: str, truncat
     rows = (
         exp.select(*map(column, names), exp.alias_(exp.null(), UNAVAILABLE, quoted=True))
         .from_(exp.to_table(table))
-        .where(exp.LT(this=column(LSN), expression=exp.Literal.number(truncated)))
+        .where(exp.LT(this=column(*VERSION), expression=exp.Literal.number(truncated)))
     )
     return exp.union(with_left_out(changes, names), rows, distinct=False)

@@ -7,7 +7,7 @@ MODEL (
     materialization_properties (
       unique_key = id,
       valid_from = valid_from,
-      version = (_lsn, _offset),
+      version = _offset,
       deleted = (
         _op IN ('d', 't')
       ),
