@@ -7,7 +7,6 @@ revoking the first. Whoever checks keys looks at the file each time, so that a c
 import fcntl
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from freshdata.errors import ConfigError
+from freshdata.files import replace_file
 from freshdata.settings import Settings
 from freshdata.watched import Watched
 
@@ -151,9 +151,4 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: list[ApiKey]) -> None:
-    replacement = path.with_suffix(f".{os.getpid()}.tmp")
-    with os.fdopen(os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(keys), indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    replacement.replace(path)
+    replace_file(path, msgspec.json.format(msgspec.json.encode(keys), indent=2).decode(), private=True)

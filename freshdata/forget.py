@@ -23,6 +23,7 @@ from pyiceberg.table import Table
 from freshdata.contracts import Contract, load_contracts
 from freshdata.environments.records import read_environments
 from freshdata.errors import ConfigError, ContractError, LakeError
+from freshdata.files import replace_file
 from freshdata.forgotten import FORGOTTEN_PROPERTY, Person, parsed, remember, scalars
 from freshdata.intervals import ranges
 from freshdata.lake.catalog import open_catalog
@@ -237,9 +238,7 @@ class Forget:
                     rows = pa.Table.from_batches([batch])
                     days |= set(rows.filter(self.traces.in_rows(rows))[column].unique().to_pylist())
         self._journal.parent.mkdir(parents=True, exist_ok=True)
-        replacement = self._journal.with_suffix(".tmp")
-        replacement.write_text(json.dumps(sorted(day.isoformat() for day in days)))
-        replacement.replace(self._journal)
+        replace_file(self._journal, json.dumps(sorted(day.isoformat() for day in days)))
         return days
 
     def _erase_landed(self, contract: Contract, outcome: Outcome) -> dict[str, int]:

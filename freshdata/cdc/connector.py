@@ -7,8 +7,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from freshdata.cdc.source import Source, write_private
+from freshdata.cdc.source import Source
 from freshdata.errors import CaptureError, ServiceError
+from freshdata.files import replace_file
 from freshdata.services.connect import running_connect, secrets_folder
 from freshdata.services.registry import registry_address
 from freshdata.settings import Settings
@@ -143,7 +144,8 @@ class Connect:
             self.remove(source.name)
         # A properties file in letters that mean nothing there.
         password = "".join(f"\\u{unit:04x}" for unit in _utf16(source.address["password"]))
-        write_private(secrets_folder(self._settings) / f"{source.name}.properties", f"password={password}\n")
+        secret = secrets_folder(self._settings) / f"{source.name}.properties"
+        replace_file(secret, f"password={password}\n", private=True)
         wanted = connector_settings(self._settings, source)
         registered = {} if anew else self.settings(source.name)
         if not registered:

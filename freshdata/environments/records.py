@@ -16,6 +16,7 @@ from pyiceberg.catalog import Catalog
 
 from freshdata.environments.catalog import SEPARATOR
 from freshdata.errors import DeploymentError
+from freshdata.files import replace_file
 from freshdata.settings import Settings
 from freshdata.transform.versions import read_versions, write_versions
 
@@ -95,9 +96,7 @@ def read_environment(settings: Settings, name: str) -> Environment:
 def write_environment(settings: Settings, environment: Environment) -> None:
     """Keep what is known of an environment."""
     path = _file(environment_settings(settings, environment.name))
-    replacement = path.with_suffix(".tmp")
-    replacement.write_text(json.dumps(asdict(environment)))
-    replacement.replace(path)
+    replace_file(path, json.dumps(asdict(environment)))
 
 
 def drop_environment(settings: Settings, catalog: Catalog, name: str) -> list[str]:

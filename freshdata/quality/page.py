@@ -1,12 +1,12 @@
 """A validation as one HTML page: nothing on it is loaded from elsewhere, and nothing runs."""
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from freshdata.files import replace_file
 from freshdata.quality.report import QualityReport, RuleResult
 from freshdata.quality.rules import Expectation, Rule
 from freshdata.quality.suites import Suite
@@ -45,9 +45,7 @@ def write_page(folder: Path, title: str, report: QualityReport, suite: Suite, fa
     text = pages.get_template("page.html.jinja").render(title=title, report=report, lines=lines, facts=facts, now=now)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{title}-{now:%Y%m%dT%H%M%S%f}.html"
-    replacement = path.with_suffix(f".{os.getpid()}.tmp")
-    replacement.write_text(text)
-    replacement.replace(path)  # Readers never see half a page.
+    replace_file(path, text)
     for old in sorted(folder.glob("*.html"), key=lambda page: page.name.rpartition("-")[2])[:-PAGES_KEPT]:
         old.unlink(missing_ok=True)  # Another run may have been first.
     return path

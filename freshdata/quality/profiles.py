@@ -7,13 +7,13 @@ is made from the table.
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Sequence
 from datetime import date
 from pathlib import Path
 
 from pyiceberg.table import FileScanTask, Table
 
+from freshdata.files import replace_file
 from freshdata.lake.days import files_id, files_of_days, rows_of_files
 from freshdata.quality.anomalies import DayProfile, profile_day
 
@@ -63,7 +63,5 @@ class Profiles:
         profile = profile_day(rows_of_files(self._table, tasks, self._columns))
         self.computed.append(day)
         self._folder.mkdir(parents=True, exist_ok=True)
-        replacement = path.with_suffix(f".{os.getpid()}.tmp")
-        replacement.write_text(json.dumps({"state": state, "profile": profile.to_json()}))
-        replacement.replace(path)  # Readers never see half a file.
+        replace_file(path, json.dumps({"state": state, "profile": profile.to_json()}))
         return profile

@@ -13,13 +13,12 @@ from freshdata.services.prerequisites import find_java, resolve_jars
 from freshdata.services.processes import (
     Program,
     Supervisor,
-    alive,
     bound_command,
-    created,
     free_port,
+    last_port,
     listening,
-    read_json,
-    write_json,
+    remembering,
+    running_state,
 )
 from freshdata.settings import Settings
 
@@ -71,8 +70,8 @@ def address_file(settings: Settings) -> Path:
 
 def running_broker(settings: Settings) -> str | None:
     """``host:port`` of the instance's own broker, or None when it does not run."""
-    state = read_json(address_file(settings))
-    return f"127.0.0.1:{state['port']}" if alive(state.get("pid"), state.get("created")) else None
+    state = running_state(address_file(settings))
+    return f"127.0.0.1:{state['port']}" if state else None
 
 
 def broker_program(settings: Settings) -> Program:
@@ -85,10 +84,8 @@ def broker_program(settings: Settings) -> Program:
     java, jars = find_java(), resolve_jars(settings)
     home = settings.home / "kafka"
     home.mkdir(parents=True, exist_ok=True)
-    last = read_json(address_file(settings))
-    # Clients that are already there find a restarted broker again only at its old address.
-    port = free_port(int(last.get("port", 0)) or None)
-    controller = free_port(int(last.get("controller", 0)) or None)
+    ports = address_file(settings)
+    port, controller = free_port(last_port(ports)), free_port(last_port(ports, "controller"))
     (home / "server.properties").write_text(
         SERVER.format(port=port, controller=controller, data=str(home / "data").replace("\\", "\\\\"))
     )
@@ -96,16 +93,12 @@ def broker_program(settings: Settings) -> Program:
     run = (java, *JVM, f"-Dlog4j2.configurationFile={home / 'log4j2.xml'}", "-cp", f"{jars}/*")
     _format(home, run)
 
-    def remember(pid: int) -> None:
-        state = {"pid": pid, "created": created(pid), "port": port, "controller": controller}
-        write_json(address_file(settings), state)
-
     return Program(
         command=(java, "-Xms128m", "-Xmx384m", *run[1:], "kafka.Kafka", str(home / "server.properties")),
         cwd=home,
         port=port,
         ready=lambda: listening(port) and _answers(f"127.0.0.1:{port}"),
-        on_ready=remember,
+        on_ready=remembering(ports, port=port, controller=controller),
         attempts=4,
     )
 

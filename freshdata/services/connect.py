@@ -2,12 +2,20 @@
 
 import uuid
 from pathlib import Path
-from urllib.request import urlopen
 
+from freshdata.files import replace_file
 from freshdata.services.broker import JVM
 from freshdata.services.kafka import bootstrap
 from freshdata.services.prerequisites import CDC, find_java, resolve_jars
-from freshdata.services.processes import Program, alive, created, free_port, listening, read_json, write_json
+from freshdata.services.processes import (
+    Program,
+    answers,
+    free_port,
+    last_port,
+    listening,
+    remembering,
+    running_state,
+)
 from freshdata.settings import Settings
 
 # A short session: a worker that comes back after a kill -9 gets no connectors before the group has given up the old
@@ -69,8 +77,8 @@ def secrets_folder(settings: Settings) -> Path:
 
 def running_connect(settings: Settings) -> str | None:
     """Address of the REST API of the instance's own worker; None when it does not run."""
-    state = read_json(_address_file(settings))
-    return f"http://127.0.0.1:{state['port']}" if alive(state.get("pid"), state.get("created")) else None
+    state = running_state(_address_file(settings))
+    return f"http://127.0.0.1:{state['port']}" if state else None
 
 
 def connect_program(settings: Settings) -> Program:
@@ -83,17 +91,14 @@ def connect_program(settings: Settings) -> Program:
     java, jars = prepare_connect(settings)
     home = settings.home / "connect"
     home.mkdir(parents=True, exist_ok=True)
-    port = free_port(int(read_json(_address_file(settings)).get("port", 0)) or None)
+    port = free_port(last_port(_address_file(settings)))
     worker = home / "worker.properties"
-    worker.touch(mode=0o600)  # A cluster's own settings may hold a password.
     lines = WORKER.format(
         bootstrap=bootstrap(settings), instance=_instance(home), port=port, secrets=secrets_folder(settings)
     )
-    worker.write_text(lines + client_properties(settings.kafka_config))
+    # A cluster's own settings may hold a password.
+    replace_file(worker, lines + client_properties(settings.kafka_config), private=True)
     (home / "log4j2.xml").write_text(LOG4J)
-
-    def remember(pid: int) -> None:
-        write_json(_address_file(settings), {"pid": pid, "created": created(pid), "port": port})
 
     return Program(
         command=(
@@ -102,8 +107,9 @@ def connect_program(settings: Settings) -> Program:
         ),
         cwd=home,
         port=port,
-        ready=lambda: listening(port) and _answers(port),
-        on_ready=remember,
+        # It listens before it has joined its group.
+        ready=lambda: listening(port) and answers(f"http://127.0.0.1:{port}/connectors"),
+        on_ready=remembering(_address_file(settings), port=port),
         attempts=4,
     )
 
@@ -146,12 +152,3 @@ def _instance(home: Path) -> str:
 
 def _address_file(settings: Settings) -> Path:
     return settings.run_dir / "connect.json"
-
-
-def _answers(port: int) -> bool:
-    # It listens before it has joined its group.
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/connectors", timeout=5):
-            return True
-    except OSError:
-        return False

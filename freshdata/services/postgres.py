@@ -9,15 +9,8 @@ import subprocess
 from pathlib import Path
 
 from freshdata.errors import PrerequisiteError, ServiceError
-from freshdata.services.processes import (
-    Program,
-    alive,
-    created,
-    free_port,
-    listening,
-    read_json,
-    write_json,
-)
+from freshdata.files import replace_file
+from freshdata.services.processes import Program, free_port, last_port, listening, remembering, running_state
 from freshdata.settings import Settings
 
 USER = "freshdata"
@@ -52,8 +45,8 @@ def find_postgres() -> Path:
 
 def running_postgres(settings: Settings) -> str | None:
     """``postgresql://`` address of the instance's own server, without a database; None when it does not run."""
-    state = read_json(_address_file(settings))
-    if not alive(state.get("pid"), state.get("created")):
+    state = running_state(_address_file(settings))
+    if state is None:
         return None
     return f"postgresql://{USER}:{_password_file(settings).read_text()}@127.0.0.1:{state['port']}"
 
@@ -70,19 +63,15 @@ def postgres_program(settings: Settings) -> Program:
     account = _account()
     if not (home / "data" / "PG_VERSION").is_file():
         _create(programs, settings, home, account)
-    # Clients that are already there find a restarted server again only at its old address.
-    port = free_port(int(read_json(_address_file(settings)).get("port", 0)) or None)
+    port = free_port(last_port(_address_file(settings)))
     options = [f"--{name}={value}" for name, value in {**OPTIONS, "port": port}.items()]
-
-    def remember(pid: int) -> None:
-        write_json(_address_file(settings), {"pid": pid, "created": created(pid), "port": port})
 
     return Program(
         command=(*_as_account(account), str(programs / "postgres"), "-D", str(home / "data"), *options),
         cwd=home,
         port=port,
         ready=lambda: listening(port) and _answers(programs, port),
-        on_ready=remember,
+        on_ready=remembering(_address_file(settings), port=port),
         attempts=4,
         # At SIGTERM it would wait until its clients have left.
         stop_signal=signal.SIGINT,
@@ -101,8 +90,7 @@ def _create(programs: Path, settings: Settings, home: Path, account: pwd.struct_
     shutil.rmtree(home, ignore_errors=True)  # One that was cut short.
     home.mkdir(parents=True)
     password = _password_file(settings)
-    password.touch(mode=0o600)
-    password.write_text(secrets.token_urlsafe(24))
+    replace_file(password, secrets.token_urlsafe(24), private=True)
     if account:
         for path in (home, password):
             os.chown(path, account.pw_uid, account.pw_gid)

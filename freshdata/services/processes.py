@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
+from urllib.request import urlopen
 
 import psutil
 
 from freshdata.errors import ServiceError
+from freshdata.files import replace_file
 
 STUB = Path(__file__).with_name("child.py")
 POLL = 0.1  # seconds
@@ -64,9 +67,7 @@ def alive(pid: Any, created_at: Any) -> bool:
 def write_json(path: Path, content: Any) -> None:
     """Write a small state file so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replacement = path.with_suffix(f".{os.getpid()}.tmp")
-    replacement.write_text(json.dumps(content))
-    replacement.replace(path)
+    replace_file(path, json.dumps(content))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,6 +76,35 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         return content if isinstance(content, dict) else {}
     return {}
+
+
+def remembering(path: Path, **facts: Any) -> Callable[[int], None]:
+    """What keeps, in a state file, which process a child is, and facts of it."""
+
+    def remember(pid: int) -> None:
+        write_json(path, {"pid": pid, "created": created(pid), **facts})
+
+    return remember
+
+
+def running_state(path: Path) -> dict[str, Any] | None:
+    """What a state file says of a process, if that still runs."""
+    state = read_json(path)
+    return state if alive(state.get("pid"), state.get("created")) else None
+
+
+def last_port(path: Path, name: str = "port") -> int | None:
+    """The port that a state file names: clients that are already there find a restarted server only at its old one."""
+    return int(read_json(path).get(name, 0)) or None
+
+
+def answers(url: str) -> bool:
+    """Whether an HTTP server answers a request well."""
+    try:
+        with urlopen(url, timeout=5):  # noqa: S310 - addresses on loopback, built here.
+            return True
+    except (OSError, HTTPException):
+        return False
 
 
 def bound_command(command: tuple[str, ...], death_signal: signal.Signals) -> list[str]:

@@ -1,6 +1,5 @@
 """One local schema registry as a child process: Apicurio, loopback only, its schemas in the instance's folder."""
 
-import http.client
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +7,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from freshdata.services.prerequisites import REGISTRY, find_java, resolve_jars
-from freshdata.services.processes import Program, Supervisor, alive, created, free_port, read_json, write_json
+from freshdata.services.processes import (
+    Program,
+    Supervisor,
+    answers,
+    free_port,
+    last_port,
+    remembering,
+    running_state,
+)
 from freshdata.settings import Settings
 
 OLDEST_JAVA = 21
@@ -25,14 +32,13 @@ def registry_address(settings: Settings) -> str | None:
     """Address of the configured registry, else of the instance's own, whether it runs or not; None when it has none."""
     if settings.schema_registry_url:
         return settings.schema_registry_url.rstrip("/")
-    port = read_json(address_file(settings)).get("port")
+    port = last_port(address_file(settings))
     return f"http://127.0.0.1:{port}{API}" if port else None
 
 
 def running_registry(settings: Settings) -> str | None:
     """Address of the configured registry, or of the instance's own if it runs."""
-    state = read_json(address_file(settings))
-    runs = settings.schema_registry_url or alive(state.get("pid"), state.get("created"))
+    runs = settings.schema_registry_url or running_state(address_file(settings))
     return registry_address(settings) if runs else None
 
 
@@ -66,12 +72,7 @@ def registry_program(settings: Settings) -> Program:
     java, app = prepare_registry(settings)
     home = settings.home / "registry"
     home.mkdir(parents=True, exist_ok=True)
-    # Clients that are already there find a restarted registry again only at its old address.
-    port = free_port(read_json(address_file(settings)).get("port"))
-
-    def remember(pid: int) -> None:
-        write_json(address_file(settings), {"pid": pid, "created": created(pid), "port": port})
-
+    port = free_port(last_port(address_file(settings)))
     env = {
         "QUARKUS_HTTP_HOST": "127.0.0.1",
         "QUARKUS_HTTP_PORT": str(port),
@@ -87,8 +88,8 @@ def registry_program(settings: Settings) -> Program:
         env=env,
         cwd=home,
         port=port,
-        ready=lambda: _answers(port),
-        on_ready=remember,
+        ready=lambda: answers(f"http://127.0.0.1:{port}{API}/subjects"),
+        on_ready=remembering(address_file(settings), port=port),
         attempts=4,
     )
 
@@ -110,14 +111,3 @@ def local_registry(settings: Settings) -> Iterator[str]:
     with Supervisor(settings.logs) as supervisor:
         supervisor.start("registry", lambda: registry_program(settings))
         yield running_registry(settings) or ""
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", f"{API}/subjects")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
+from freshdata.files import replace_file
 from freshdata.intervals import Granularity
 from freshdata.settings import Settings
 from freshdata.transform.periods import Period, Unit
@@ -249,9 +249,7 @@ def _keep(path: Path, manifest: dict[str, ModelInfo]) -> None:
     kept = sorted(path.parent.glob("manifest-*.json"), key=lambda file: file.stat().st_mtime)[-MANIFESTS_KEPT:]
     for stale in set(path.parent.glob("manifest-*.json")) - set(kept):
         stale.unlink(missing_ok=True)
-    replacement = path.with_suffix(f".{os.getpid()}.tmp")
-    replacement.write_text(json.dumps([asdict(info) for info in manifest.values()]))
-    replacement.replace(path)  # Readers never see half a file.
+    replace_file(path, json.dumps([asdict(info) for info in manifest.values()]))
 
 
 def _from_json(text: str) -> dict[str, ModelInfo]:

@@ -6,7 +6,6 @@ then on it follows the last of its promoted versions, each a folder that nobody 
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal
 
+from freshdata.files import replace_file
 from freshdata.settings import Settings
 
 MODELS, COMMIT = "sqlmesh_models", "commit"
@@ -100,7 +100,7 @@ def keep_deployed(settings: Settings, commit: str) -> None:
     if _followed_file(settings).is_file():
         return
     before, fingerprint = deployed_version(settings), keep_models(settings, settings.models_dir, commit)
-    _replace(settings.models_versions_dir / "deployed", fingerprint)
+    replace_file(settings.models_versions_dir / "deployed", fingerprint)
     if before not in (None, fingerprint):
         shutil.rmtree(settings.models_versions_dir / str(before), ignore_errors=True)
 
@@ -126,16 +126,10 @@ def write_versions(settings: Settings, versions: list[Version]) -> None:
     """Make an instance follow the last of some versions; without any, the project's own files."""
     if versions:
         settings.models_versions_dir.mkdir(parents=True, exist_ok=True)
-        _replace(_followed_file(settings), json.dumps([asdict(version) for version in versions]))
+        replace_file(_followed_file(settings), json.dumps([asdict(version) for version in versions]))
     else:
         _followed_file(settings).unlink(missing_ok=True)
 
 
 def _followed_file(settings: Settings) -> Path:
     return settings.models_versions_dir / "followed.json"
-
-
-def _replace(path: Path, text: str) -> None:
-    replacement = path.with_suffix(f".{os.getpid()}.tmp")
-    replacement.write_text(text)
-    replacement.replace(path)  # Readers never see half a file.
