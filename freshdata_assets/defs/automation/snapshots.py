@@ -58,7 +58,9 @@ def snapshot_sensor(platform: Platform, *, patience: float = PATIENCE) -> dg.Sen
                 if time.monotonic() > deadline:
                     return result
                 time.sleep(POLL)
-                if _state(context.instance, catalog) != seen:
+                before, seen = seen, _state(context.instance, catalog)
+                # A whole tick reads every table: only for what may be asked for.
+                if seen != before and may_ask(platform, catalog, _live(context.instance)):
                     break
 
     return snapshots
