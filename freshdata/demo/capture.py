@@ -5,18 +5,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from pyiceberg.catalog import Catalog
-
 from freshdata.cdc.connector import Connect
 from freshdata.cdc.health import read_health
 from freshdata.cdc.source import known_source
-from freshdata.clock import instance_clock
-from freshdata.contracts import Contract
 from freshdata.demo.outcome import Outcome
-from freshdata.demo.reconcile import Check, rows_check
+from freshdata.demo.reconcile import rows_check
 from freshdata.demo.runs import Runs
-from freshdata.demo.steps import Steps, Tell, answers, rejections, stream_progress, table_sizes
-from freshdata.freshness import stream_freshness
+from freshdata.demo.steps import Steps, Tell
 from freshdata.lake.catalog import open_catalog
 from freshdata.sample.shop import DATABASE, shop_address, use_shop
 from freshdata.services.instance import own_home
@@ -100,32 +95,15 @@ class CaptureDemo(Steps):
         with self.step("verify", tell):
             checks = [rows_check("Kafka = Bronze = Silver = Gold", verify_platform(self.settings))]
             checks.append(rows_check("PostgreSQL = Silver", verify_source(self.settings, address)))
-        outcome = self._outcome(catalog, platform.streams, runs, checks, done)
+        rows = f"{done['insert']:,} rows inserted, {done['update']:,} updated, {done['delete']:,} deleted"
+        title = f"a shop's database, captured: {done['transactions']:,} transactions, {rows}"
+        claim = "Silver equals the shop's database, row for row."
+        outcome = self.outcome(
+            catalog, platform.streams, runs, checks, title=title, claim=claim, hints=HINTS, questions=QUESTIONS
+        )
         with self.step("stop", tell):
             platform.stop()
         return outcome
-
-    def _outcome(
-        self, catalog: Catalog, streams: list[Contract], runs: Runs, checks: list[Check], done: Counter[str]
-    ) -> Outcome:
-        now = instance_clock(self.settings.home).now()
-        rows = f"{done['insert']:,} rows inserted, {done['update']:,} updated, {done['delete']:,} deleted"
-        return Outcome(
-            title=f"a shop's database, captured: {done['transactions']:,} transactions, {rows}",
-            claim="Silver equals the shop's database, row for row.",
-            hints=HINTS,
-            now=now,
-            progress={contract.name: stream_progress(catalog, contract) for contract in streams},
-            reasons=rejections(catalog, streams),
-            tables=table_sizes(catalog),
-            checks=runs.checks(),
-            freshness={c.name: stream_freshness(self.settings, catalog, c, now) for c in streams},
-            answers=answers(self.settings, QUESTIONS),
-            reconciliation=checks,
-            steps=self.steps,
-            failures=runs.failures(),
-            logs=self.settings.logs,
-        )
 
 
 def _idle(lag: int | None) -> bool:

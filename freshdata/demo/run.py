@@ -1,14 +1,9 @@
 """Run the main job: replay real events, ingest them, let Dagster build Silver and Gold, and gather what came of it."""
 
-from pyiceberg.catalog import Catalog
-
-from freshdata.clock import instance_clock
-from freshdata.contracts import Contract
 from freshdata.demo.outcome import Outcome
-from freshdata.demo.reconcile import Check, reconcile
+from freshdata.demo.reconcile import reconcile
 from freshdata.demo.runs import Runs
-from freshdata.demo.steps import Steps, Tell, answers, rejections, stream_progress, table_sizes
-from freshdata.freshness import stream_freshness
+from freshdata.demo.steps import Steps, Tell
 from freshdata.lake.catalog import open_catalog
 from freshdata.sample.replay import replay
 from freshdata.services.instance import own_home
@@ -84,26 +79,11 @@ class Demo(Steps):
             with self.step("verify", tell):
                 report = verify_platform(self.settings)
                 checks = reconcile(self.settings, catalog, streams, self.months, report)
-            outcome = self._outcome(catalog, streams, runs, checks)
+            title = f"{self.months} month{'s' if self.months > 1 else ''} of flights from New York, 2013"
+            claim = "Every event is accounted for, and Gold equals the source."
+            outcome = self.outcome(
+                catalog, streams, runs, checks, title=title, claim=claim, hints=HINTS, questions=ANSWERS
+            )
             with self.step("stop", tell):
                 platform.stop()
         return outcome
-
-    def _outcome(self, catalog: Catalog, streams: list[Contract], runs: Runs, checks: list[Check]) -> Outcome:
-        now = instance_clock(self.settings.home).now()
-        return Outcome(
-            title=f"{self.months} month{'s' if self.months > 1 else ''} of flights from New York, 2013",
-            claim="Every event is accounted for, and Gold equals the source.",
-            hints=HINTS,
-            now=now,
-            progress={contract.name: stream_progress(catalog, contract) for contract in streams},
-            reasons=rejections(catalog, streams),
-            tables=table_sizes(catalog),
-            checks=runs.checks(),
-            freshness={c.name: stream_freshness(self.settings, catalog, c, now) for c in streams},
-            answers=answers(self.settings, ANSWERS),
-            reconciliation=checks,
-            steps=self.steps,
-            failures=runs.failures(),
-            logs=self.settings.logs,
-        )

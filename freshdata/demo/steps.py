@@ -4,16 +4,19 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from pyiceberg.catalog import Catalog
 
+from freshdata.clock import instance_clock
 from freshdata.contracts import Contract
-from freshdata.demo.outcome import Answer
+from freshdata.demo.outcome import Answer, Outcome
+from freshdata.demo.reconcile import Check
 from freshdata.demo.runs import Runs
 from freshdata.errors import ServiceError
+from freshdata.freshness import stream_freshness
 from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import behind
 from freshdata.lake.progress import PartitionProgress, read_progress
@@ -96,14 +99,55 @@ class Steps:
             return False
         return bool(runs.failures()) or (not behind(catalog, upstreams) and not runs.unfinished())
 
+    def outcome(
+        self,
+        catalog: Catalog,
+        streams: Sequence[Contract],
+        runs: Runs,
+        checks: list[Check],
+        *,
+        title: str,
+        claim: str,
+        hints: dict[str, str],
+        questions: Mapping[str, str],
+    ) -> Outcome:
+        """What the lake holds now, and what the run has shown.
 
-def stream_progress(catalog: Catalog, contract: Contract) -> PartitionProgress:
-    """What became of a stream's records."""
+        Args:
+            catalog: The demo's catalog.
+            streams: The streams that were sent.
+            runs: What Dagster ran.
+            checks: The lake against its source.
+            title: What was run.
+            claim: What is shown when every check holds.
+            hints: Commands to go on with, and what for.
+            questions: SQL by the title of its answer.
+        """
+        now = instance_clock(self.settings.home).now()
+        return Outcome(
+            title=title,
+            claim=claim,
+            hints=hints,
+            now=now,
+            progress={contract.name: _progress(catalog, contract) for contract in streams},
+            reasons=_rejections(catalog, streams),
+            tables=_table_sizes(catalog),
+            checks=runs.checks(),
+            freshness={c.name: stream_freshness(self.settings, catalog, c, now) for c in streams},
+            answers=[Answer(name, run_query(self.settings, sql).to_pylist()) for name, sql in questions.items()],
+            reconciliation=checks,
+            steps=self.steps,
+            failures=runs.failures(),
+            logs=self.settings.logs,
+        )
+
+
+def _progress(catalog: Catalog, contract: Contract) -> PartitionProgress:
     progress = read_progress(load_table(catalog, contract.table))
     return progress.total() if progress else PartitionProgress(0)
 
 
-def rejections(catalog: Catalog, streams: Iterable[Contract]) -> dict[str, int]:
+def _rejections(catalog: Catalog, streams: Iterable[Contract]) -> dict[str, int]:
     """Events in quarantine by reason."""
     reasons: Counter[str] = Counter()
     for contract in streams:
@@ -111,12 +155,7 @@ def rejections(catalog: Catalog, streams: Iterable[Contract]) -> dict[str, int]:
     return dict(reasons)
 
 
-def answers(settings: Settings, questions: Mapping[str, str]) -> list[Answer]:
-    """What the lake answers to questions in SQL, by title."""
-    return [Answer(title, run_query(settings, sql).to_pylist()) for title, sql in questions.items()]
-
-
-def table_sizes(catalog: Catalog) -> dict[str, tuple[int, int]]:
+def _table_sizes(catalog: Catalog) -> dict[str, tuple[int, int]]:
     """Every table with its rows and data files."""
     tables: dict[str, tuple[int, int]] = {}
     namespaces = ("bronze", "quarantine", "lookup", "silver", "gold")
