@@ -1,6 +1,5 @@
 """Follow a database's tables: inspect them, write their contracts and models, and have Debezium capture them."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from freshdata.cdc.signals import ask_snapshot, ensure_signal_table
 from freshdata.cdc.source import Source, connect, make_source, read_sources, write_source
 from freshdata.contracts import Contract, load_contracts
 from freshdata.contracts.evolution import compare, refuse_breaking
-from freshdata.contracts.loader import SUFFIX, load_contract
+from freshdata.contracts.loader import SUFFIX, contract_of, load_contract
 from freshdata.errors import CaptureError
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.publication import published_contract
@@ -163,7 +162,7 @@ def _write_contracts(
         path = settings.contracts_dir / f"{contract_name(source, table)}{SUFFIX}"
         old = _read(path)
         document = followed_document(old, source, table) if old else new_document(source, table)
-        contract = _parse(document)
+        contract = contract_of(path.name, document)
         if catalog.table_exists(contract.table) and (
             published := published_contract(catalog.load_table(contract.table))
         ):
@@ -187,13 +186,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     load_contract(path)  # What is no contract is refused here, with its reason.
     document: dict[str, Any] = yaml.safe_load(path.read_text())
     return document
-
-
-def _parse(document: dict[str, Any]) -> Contract:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{document['name']}{SUFFIX}")
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
-        return load_contract(path)
 
 
 def _publish(connection: "psycopg2.extensions.connection", source: Source) -> None:

@@ -1,7 +1,6 @@
 """The databases an instance follows: how to reach them, and which of their tables are captured."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from freshdata.contracts.capture import topic_of
 from freshdata.contracts.loader import IDENTIFIER
 from freshdata.errors import CaptureError, PrerequisiteError
+from freshdata.files import replace_file
 from freshdata.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Source:
 
     def topic(self, table: str) -> str:
         """The topic of a captured table, as Debezium names it."""
-        return re.sub(r"[^A-Za-z0-9._-]", "_", f"{self.name}.{table}")
+        return topic_of(self.name, table)
 
 
 def read_sources(settings: Settings) -> dict[str, Source]:
@@ -98,20 +99,12 @@ def write_source(settings: Settings, source: Source) -> None:
     """Remember a source; its file holds the password, so that only its owner can read it."""
     folder = _folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    write_private(folder / f"{source.name}.json", json.dumps(asdict(source)))
+    replace_file(folder / f"{source.name}.json", json.dumps(asdict(source)), private=True)
 
 
 def forget_source(settings: Settings, name: str) -> None:
     """Remove what is remembered of a source."""
     (_folder(settings) / f"{name}.json").unlink(missing_ok=True)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    replacement = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    replacement.replace(path)
 
 
 def make_source(dsn: str, name: str | None) -> Source:

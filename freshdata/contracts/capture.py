@@ -98,8 +98,13 @@ def read_capture(file: str, custom: dict[str, Any]) -> Captured | None:
     if clash := sorted(IMPLIED & custom.keys()):
         raise ContractError(file, f"has {clash[0]} beside {PROPERTY}, which implies it.", remedy=f"Remove {clash[0]}.")
     operations = Operations(OPERATION, (CREATE, READ), (UPDATE,), (DELETE, TRUNCATE), mode)
-    topic = re.sub(r"[^A-Za-z0-9._-]", "_", f"{source}.{table}")
-    return Captured(ChangeCapture(str(source), str(table)), operations, str(custom.get("topic") or topic))
+    topic = str(custom.get("topic") or topic_of(source, table))
+    return Captured(ChangeCapture(str(source), str(table)), operations, topic)
+
+
+def topic_of(source: str, table: str) -> str:
+    """The topic of a table's changes, as Debezium names it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{source}.{table}")
 
 
 def change_schema(columns: tuple[Column, ...]) -> pa.Schema:

@@ -150,12 +150,7 @@ class ChangeDecoder:
                 positions.append(position)
             except UNDECODABLE as error:
                 rejected.append((position, str(error)[:LONGEST_REASON]))
-        table, found = columns_of(rows, self.schema)
-        kept = np.asarray(positions, dtype=np.int64)
-        if found is not None:
-            good, bad = found
-            rejected += [(int(kept[row]), reason) for row, reason in bad]
-            kept = kept[good]
+        table, kept = columns_of(rows, positions, self.schema, rejected)
         types = {column.name: column.type for column in self.contract.columns}
         moments = [name for name, kind in types.items() if pa.types.is_timestamp(kind) or pa.types.is_date(kind)]
         outside = {name: outside_calendar(table[name]) for name in (*moments, CHANGED_AT)}

@@ -144,12 +144,7 @@ class Decoder:
                 accepted.append(position)
             except (msgspec.MsgspecError, UnicodeError, TypeError, ValueError, RecursionError) as error:
                 rejected.append((position, _reason(value, error)))
-        kept = np.asarray(accepted, dtype=np.int64)
-        table, good = columns_of(rows, self.schema)
-        if good is not None:
-            rejected += [(int(kept[row]), reason) for row, reason in good[1]]
-            kept = kept[good[0]]
-        return table, kept
+        return columns_of(rows, accepted, self.schema, rejected)
 
     def _row(self, value: bytes, read: Reader | None) -> tuple[Any, ...]:
         return self._judge.record(read(value)) if read else self._judge.message(value)
@@ -197,23 +192,19 @@ class Decoder:
         return Decoded(rows, positions, sorted(rejected))
 
 
-Sorted = tuple[list[int], list[tuple[int, str]]]
-
-
-def columns_of(rows: list[tuple[Any, ...]], schema: pa.Schema) -> tuple[pa.Table, Sorted | None]:
-    """Rows as a table; where Arrow refuses a value (too many digits), the rows it takes, and the rest with reasons."""
+def columns_of(
+    rows: list[tuple[Any, ...]], positions: list[int], schema: pa.Schema, rejected: list[tuple[int, str]]
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Rows as a table, with their positions; those with a value that Arrow refuses (too many digits) are rejected."""
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
     try:
-        return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema), None
+        table = pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
     except UNFIT:
-        good: list[int] = []
-        bad: list[tuple[int, str]] = []
-        for number, row in enumerate(rows):
-            if reason := _unfit(row, schema):
-                bad.append((number, reason))
-            else:
-                good.append(number)
-        return columns_of([rows[number] for number in good], schema)[0], (good, bad)
+        reasons = [_unfit(row, schema) for row in rows]
+        rejected += [(position, reason) for position, reason in zip(positions, reasons, strict=True) if reason]
+        good = [number for number, reason in enumerate(reasons) if not reason]
+        return columns_of([rows[number] for number in good], [positions[number] for number in good], schema, rejected)
+    return table, np.asarray(positions, dtype=np.int64)
 
 
 def _unfit(row: tuple[Any, ...], schema: pa.Schema) -> str | None:

@@ -117,10 +117,25 @@ def load_contract(path: Path) -> Contract:
     try:
         # With the C loader: every run's process reads all contracts, and the library's own takes 30 ms for each.
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        odcs = OpenDataContractStandard.model_validate(document)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, yaml.YAMLError) as error:
         raise ContractError(path.name, f"cannot be read: {error}.", remedy="See docs/contracts.md.") from error
-    return _contract(path.name, odcs)
+    return contract_of(path.name, document)
+
+
+def contract_of(source: str, document: Any) -> Contract:
+    """The contract that an ODCS document is.
+
+    Args:
+        source: Where the document comes from, for error messages.
+        document: Its content.
+
+    Raises:
+        ContractError: it is not ODCS, or lacks what the platform needs.
+    """
+    try:
+        return _contract(source, OpenDataContractStandard.model_validate(document))
+    except ValidationError as error:
+        raise ContractError(source, f"cannot be read: {error}.", remedy="See docs/contracts.md.") from error
 
 
 def contract_text(contract: Contract) -> str:

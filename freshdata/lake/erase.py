@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.table import Table
 
 from freshdata.errors import LakeError
@@ -93,10 +94,10 @@ class _Erasure(Compaction):
             for name in self.blank:
                 at, field = live.schema.get_field_index(name), live.schema.field(name)
                 values = pa.chunked_array([pa.array([None], field.type).take(pa.array([0] * len(live)))])
-                kept = pa.compute.if_else(mask, values.combine_chunks(), live[name].combine_chunks())
+                kept = pc.if_else(mask, values.combine_chunks(), live[name].combine_chunks())
                 live = live.set_column(at, field, kept)
         else:
-            live = live.filter(pa.compute.invert(mask))
+            live = live.filter(pc.invert(mask))
         outputs = []
         if live.num_rows:
             outputs = [DataFileWriter(self.table, live).write([live.combine_chunks()], self.values(group))]

@@ -14,7 +14,7 @@ from freshdata.transform.exchange import column, same
 # By the order in which Debezium wrote them, which is that of the commits; what it writes twice is in Bronze once. Not
 # by the place in the log: a transaction that was under way when a snapshot was taken has written its change before the
 # place that the snapshot's rows name, and commits after it.
-VERSION = ("_offset",)
+VERSION = "_offset"
 CHANGES, ALL, KEYS, TRUNCATIONS, NTH = "__changes", "__versions", "__keys", "__truncations", "__nth"
 GONE = (DELETE, TRUNCATE)
 
@@ -25,7 +25,7 @@ def newest(query: exp.Query, key: Sequence[str], names: Sequence[str], untold: S
     A large value is looked up for it alone: with its value in each of its versions, a key that changes often would not
     fit into memory.
     """
-    last = exp.Window(this=exp.RowNumber(), partition_by=list(map(column, key)), order=_order(VERSION, desc=True))
+    last = exp.Window(this=exp.RowNumber(), partition_by=list(map(column, key)), order=_by_version(desc=True))
     numbered = exp.select("*", exp.alias_(last, NTH, quoted=True)).from_(
         _counted(query, key, names, untold).subquery("v")
     )
@@ -69,7 +69,7 @@ def _counted(query: exp.Query, key: Sequence[str], names: Sequence[str], untold:
             exp.Window(
                 this=exp.Sum(this=exp.Case().when(_tells(name), _number(1)).else_(_number(0))),
                 partition_by=list(map(column, key)),
-                order=_order(VERSION),
+                order=_by_version(),
             ),
             _told(name),
             quoted=True,
@@ -91,7 +91,7 @@ def _unknown_flags(untold: Sequence[str], table: str | None = None) -> list[exp.
 def _filled_value(name: str, key: Sequence[str]) -> exp.Expression:
     """A value, or where a change leaves it out that of the last change before which tells it."""
     by = [*map(column, key), column(_told(name))]
-    first = exp.Window(this=exp.FirstValue(this=column(name)), partition_by=by, order=_order(VERSION))
+    first = exp.Window(this=exp.FirstValue(this=column(name)), partition_by=by, order=_by_version())
     return exp.alias_(first, name, quoted=True)
 
 
@@ -126,5 +126,5 @@ def _number(value: int) -> exp.Literal:
     return exp.Literal.number(value)
 
 
-def _order(names: Sequence[str], *, desc: bool = False) -> exp.Order:
-    return exp.Order(expressions=[exp.Ordered(this=column(name), desc=desc, nulls_first=not desc) for name in names])
+def _by_version(*, desc: bool = False) -> exp.Order:
+    return exp.Order(expressions=[exp.Ordered(this=column(VERSION), desc=desc, nulls_first=not desc)])

@@ -9,7 +9,7 @@ from sqlglot import exp
 from sqlmesh import CustomMaterialization  # noqa: TID253 - imported lazily itself, by the project.
 from sqlmesh.utils.errors import ConfigError  # noqa: TID253 - as above.
 
-from freshdata.contracts.capture import DELETE, LSN, OPERATION, TRUNCATE, UNAVAILABLE
+from freshdata.contracts.capture import DELETE, OPERATION, TRUNCATE, UNAVAILABLE
 from freshdata.transform.change_versions import VERSION, gone, left_out, newest, unknown, with_left_out
 from freshdata.transform.deletes import deletes_table, remember, remembered
 from freshdata.transform.exchange import (
@@ -42,11 +42,7 @@ class CurrentRowsKind(KeyedKind):
         Raises:
             ConfigError: ``delete_mode`` is neither hard nor soft.
         """
-        value = self.materialization_properties.get("delete_mode", "hard")
-        mode = value.name if isinstance(value, exp.Expression) else value
-        if mode not in ("hard", "soft"):
-            raise ConfigError(f"delete_mode is {mode!r}. Use hard or soft.")
-        return bool(mode == "soft")
+        return self.delete_mode == "soft"
 
     @property
     def managed_columns(self) -> dict[str, exp.DataType]:
@@ -59,9 +55,9 @@ class CurrentRowsKind(KeyedKind):
         Raises:
             ConfigError: the query lacks a column that a change is told by.
         """
-        if lacking := [name for name in (OPERATION, *VERSION) if name not in columns]:
+        if lacking := [name for name in (OPERATION, VERSION) if name not in columns]:
             raise ConfigError(f"The query must select {', '.join(lacking)}.")
-        return KeyedTable(table, columns, self.property_names("unique_key"), VERSION)
+        return KeyedTable(table, columns, self.property_names("unique_key"), (VERSION,))
 
     def told(self, columns: Columns) -> tuple[str, ...]:
         """The columns of the query."""
@@ -91,8 +87,8 @@ class CurrentRows(OverwriteChangedPartitions, CustomMaterialization[CurrentRowsK
 
     Properties: ``unique_key``, the primary key; ``delete_mode``: ``hard``, the default, removes deleted rows, ``soft``
     keeps them with the values that they had, and flags them in a further column, ``_deleted``. The query selects from
-    one change stream without leaving out changes, names the table's columns as the contract does, and has ``_op``,
-    ``_lsn`` and ``_offset`` among its columns.
+    one change stream without leaving out changes, names the table's columns as the contract does, and has ``_op`` and
+    ``_offset`` among its columns.
     """
 
     NAME = "current_rows"
@@ -125,7 +121,7 @@ class CurrentRows(OverwriteChangedPartitions, CustomMaterialization[CurrentRowsK
         """Where in the topic the last truncation stands, and the columns that some of the changes leave out."""
         own = kind.own(columns)
         is_truncation = column(OPERATION).eq(exp.Literal.string(TRUNCATE))
-        last = exp.Max(this=exp.Case().when(is_truncation, column(*VERSION)))
+        last = exp.Max(this=exp.Case().when(is_truncation, column(VERSION)))
         # A row that is going to be removed needs no values.
         counts = exp.true() if kind.soft else column(OPERATION).neq(exp.Literal.string(DELETE))
         flags = [
@@ -157,7 +153,8 @@ def _filled(rows: exp.Query, stored: KeyedTable, untold: Iterable[str]) -> exp.Q
     found = {
         name: exp.Case()
         .when(
-            exp.and_(column(unknown(name), ROWS), exp.not_(column(LSN, STORED).is_(exp.null()))), column(name, STORED)
+            exp.and_(column(unknown(name), ROWS), exp.not_(column(VERSION, STORED).is_(exp.null()))),
+            column(name, STORED),
         )
         .else_(column(name, ROWS))
         for name in names
@@ -175,6 +172,6 @@ def _beside_stored(changes: exp.Query, names: Sequence[str], table: str, truncat
     rows = (
         exp.select(*map(column, names), exp.alias_(exp.null(), UNAVAILABLE, quoted=True))
         .from_(exp.to_table(table))
-        .where(exp.LT(this=column(*VERSION), expression=exp.Literal.number(truncated)))
+        .where(exp.LT(this=column(VERSION), expression=exp.Literal.number(truncated)))
     )
     return exp.union(with_left_out(changes, names), rows, distinct=False)

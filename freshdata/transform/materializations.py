@@ -76,6 +76,19 @@ class KeyedKind(CustomKind):  # type: ignore[misc]
             mentioned.set("this", exp.to_identifier(mentioned.name, quoted=True))
         return marker
 
+    @property
+    def delete_mode(self) -> str:
+        """Whether deleted rows are removed (``hard``) or kept (``soft``).
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        value = self.materialization_properties.get("delete_mode", "hard")
+        mode = str(value.name if isinstance(value, exp.Expression) else value)
+        if mode not in ("hard", "soft"):
+            raise ConfigError(f"delete_mode is {mode!r}. Use hard or soft.")
+        return mode
+
     def keyed(self, table: str, columns: Columns) -> KeyedTable:
         """A table of the model's rows.
 
@@ -130,11 +143,7 @@ class PartitionedKind(KeyedKind):
         Raises:
             ConfigError: ``delete_mode`` is neither hard nor soft.
         """
-        value = self.materialization_properties.get("delete_mode", "hard")
-        mode = value.name if isinstance(value, exp.Expression) else value
-        if mode not in ("hard", "soft"):
-            raise ConfigError(f"delete_mode is {mode!r}. Use hard or soft.")
-        return self.deleted if mode == "hard" else None
+        return self.deleted if self.delete_mode == "hard" else None
 
     @property
     def moves(self) -> bool:

@@ -67,7 +67,7 @@ class Scd2Kind(KeyedKind):
         """The intervals that the versions of a query make."""
         key, begin, names = self.property_names("unique_key"), self.valid_from, _told(columns)
         if self.changes:
-            aside = {*key, *VERSION, begin}
+            aside = {*key, VERSION, begin}
             query = versions(query, key, names, [n for n in names if n not in aside and not n.startswith("_")])
         by_key = [column(name) for name in key]
         told = marked(query, names, self.deleted).select(
