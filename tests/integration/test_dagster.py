@@ -24,7 +24,7 @@ from freshdata_assets.defs.resources import Transform
 from freshdata_assets.defs.transform import assets as transform_module
 from freshdata_assets.defs.transform.assets import transform_assets
 from freshdata_assets.platform import Platform
-from freshdata_assets.scope import LIVE, MODE, RANGE_END, RANGE_START
+from freshdata_assets.scope import LIVE, MODE, PARTITION, RANGE_END, RANGE_START
 from tests.lakes import departures, fill_lookups, ingest, observations
 
 pytestmark = pytest.mark.integration
@@ -165,6 +165,35 @@ def test_an_error_keeps_gold_out_and_shows_why(platform: Platform, run: Run) -> 
     assert rows(platform, "gold.carrier_day") == before
     # Asked again the same, Dagster drops it by its key: it failed, and nothing has changed since.
     assert [again.run_key for again in live_run_requests(platform, platform.catalog())] == [request.run_key]
+
+
+def test_gold_alone_of_days_that_a_check_refused_is_refused_until_a_check_of_them_passes(
+    platform: Platform, run: Run
+) -> None:
+    silver, gold = dg.AssetKey(["silver", "flight_events"]), dg.AssetKey(["gold", "carrier_day"])
+
+    def day(number: int, *assets: dg.AssetKey) -> dg.ExecuteInProcessResult:
+        return run(list(assets), {PARTITION: DAYS[number].isoformat()})
+
+    ingest(platform.settings, "flight_events", departures(DAYS[1], 1, event_id="bad-event", flight=20_000))
+    assert not day(1, silver, gold).success
+    # Another day's passing says nothing of this one.
+    assert day(0, silver, gold).success
+    refused = day(1, gold)
+    (failure,) = (event for event in refused.all_events if event.event_type_value == "STEP_FAILURE")
+    assert failure.step_failure_data.user_failure_data.description == (
+        "gold.carrier_day: not run, because silver.flight_events failed its check contract_rules on 2013-01-02. "
+        "Mend the rows, and materialize them with this model: their checks come first."
+    )
+    assert {row["flight_date"] for row in rows(platform, "gold.carrier_day")} == {DAYS[0]}
+    assert day(0, gold).success
+    ingest(
+        platform.settings, "flight_events", departures(DAYS[1], 1, event_id="bad-event", flight=2),
+        at=datetime(2013, 1, 4, tzinfo=UTC),
+    )  # fmt: skip
+    assert day(1, silver).success
+    assert day(1, gold).success
+    assert {row["flight_date"] for row in rows(platform, "gold.carrier_day")} == {*DAYS[:2]}
 
 
 def test_months_follow_in_the_same_run_behind_the_same_checks(platform: Platform, run: Run) -> None:

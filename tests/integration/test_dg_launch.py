@@ -89,6 +89,9 @@ def test_what_a_check_stopped_is_launched_again_for_its_day_alone(settings: Sett
     assert f" - {GOLD}: " not in output
     before = day_files(table(settings, SILVER))
     assert before.keys() == set(DAYS)
+    code, output = launch(settings, "gold/carrier_day", "--partition", str(DAYS[1]))
+    assert code == 1
+    assert f"{SILVER} failed its check contract_rules on {DAYS[1]}: origin_not_dest (error): 1 bad of 12" in output
     ingest(settings, "flight_events", departures(DAYS[1], 1), at=datetime(2012, 3, 6, tzinfo=UTC))
     code, output = launch(settings, FLIGHTS, "--partition", str(DAYS[1]))
     assert code == 0, output

@@ -245,7 +245,12 @@ def test_hours_that_a_check_refuses_keep_out_of_days_until_they_are_mended(
     (held,) = tick()
     assert steps(held, "STEP_FAILURE") == ["silver__clicks_contract_rules"]
     asked = run([asset_key(DAYS)], {PARTITION: key_of(DAY)})
-    assert "not run, because silver.clicks failed its check contract_rules" in why(asked)
+    assert (
+        "not run, because silver.clicks failed its check contract_rules on 2026-03-01: price.not-negative (error)"
+        in why(asked)
+    )
+    # Another day's hours were not refused.
+    assert run([asset_key(DAYS)], {PARTITION: key_of(AFTER)}).success
     assert days(platform) == {DAY: 6, AFTER: 6}
     assert tick() == []
     ingest(platform.settings, "clicks", [row | {"price": 1.0} for row in bad], at=START + 31 * HOUR)

@@ -30,6 +30,7 @@ from freshdata_assets.live import rows_of_days
 from freshdata_assets.platform import PAGES_ROUTE, Platform, asset_key, current_platform
 from freshdata_assets.schemas import records
 from freshdata_assets.scope import Scope
+from freshdata_assets.verdicts import still_refused
 
 CONTRACT_RULES, EXPECTATIONS = "contract_rules", "expectations"
 RECORD = ("rule", "outcome", "severity", "bad", "rows", "detail", "sample", "asks", "from")
@@ -93,7 +94,7 @@ def _check(platform: Platform, model: ModelInfo, name: str, stream: Contract | N
     )
     def check_rules(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         try:
-            return _judge(platform, model, suite_of(model, stream, file), context.run)
+            return _judge(platform, model, suite_of(model, stream, file), context)
         except Exception as error:
             if passes(error) and context.op_execution_context.retry_number < RETRIES.max_retries:
                 raise
@@ -105,9 +106,11 @@ def _check(platform: Platform, model: ModelInfo, name: str, stream: Contract | N
     return check_rules
 
 
-def _judge(platform: Platform, model: ModelInfo, suite: Suite, run: dg.DagsterRun) -> dg.AssetCheckResult:
+def _judge(
+    platform: Platform, model: ModelInfo, suite: Suite, context: dg.AssetCheckExecutionContext
+) -> dg.AssetCheckResult:
     table = load_table(platform.catalog(), model.name)
-    extent = check_extent(platform, model, Scope.of(run.tags))
+    extent = check_extent(platform, model, Scope.of(context.run.tags))
     with _rows(platform, table, model, suite, extent) as rows:
         judged = extent.judged
         if judged is None:
@@ -116,12 +119,15 @@ def _judge(platform: Platform, model: ModelInfo, suite: Suite, run: dg.DagsterRu
         # A day that is not over may still get its rows.
         today = platform.clock.now().date()
         report = validate(rows, suite, days=(day for day in judged if day < today))
+    days = judged if extent.days is None else extent.days
+    (check,) = context.selected_asset_check_keys
     return dg.AssetCheckResult(
         passed=report.passed,
         severity=dg.AssetCheckSeverity.ERROR if report.blocks else dg.AssetCheckSeverity.WARN,
         description=report.summary(),
         metadata=_metadata(report, suite, extent)
-        | _page(platform, model, report, suite, {"extent": extent.told(), "run": run.run_id}),
+        | (still_refused(context.instance, check, days, refused=report.blocks) if model.granularity else {})
+        | _page(platform, model, report, suite, {"extent": extent.told(), "run": context.run.run_id}),
     )
 
 

@@ -15,6 +15,7 @@ import dagster as dg
 from pyiceberg.exceptions import NoSuchTableError
 
 from freshdata.errors import FreshDataError
+from freshdata.intervals import day_of, each, length
 from freshdata.transform.manifest import AuditInfo, ModelInfo, calendar_of
 from freshdata.transform.results import AuditResult, ModelRun
 from freshdata.transform.retry import passes
@@ -34,6 +35,7 @@ from freshdata_assets.platform import (
 from freshdata_assets.schema_check import SCHEMA_CHECK, model_verdict
 from freshdata_assets.schemas import column_lineage, model_columns
 from freshdata_assets.scope import Scope
+from freshdata_assets.verdicts import last_verdict, refusal
 
 MOST_TOLD = 400  # Days or hours in a line of a run's log.
 AnyAudit = TypeVar("AnyAudit", AuditInfo, AuditResult)
@@ -145,7 +147,8 @@ class _Layer:
                 self.failures[model.name] = f"not run, because {', '.join(culprits)} failed"
                 continue
             if refused := [reason for name in model.depends_on if (reason := self.refusal(model, name))]:
-                self.failures[model.name] = f"not run, because {'; '.join(refused)}"
+                remedy = "Mend the rows, and materialize them with this model: their checks come first."
+                self.failures[model.name] = f"not run, because {'; '.join(refused)}. {remedy}"
                 self.lasting = True
                 continue
             try:
@@ -172,18 +175,22 @@ class _Layer:
         self.context.log.error("%s failed: %s", model.name, reason, exc_info=None if known else error)
 
     def refusal(self, model: ModelInfo, name: str) -> str | None:
-        """Why an upstream model of another calendar must not be read; None if nothing speaks against it.
+        """Why an upstream model's rows must not be read; None if nothing speaks against it.
 
-        Its checks belong to runs of their own, so that Dagster's steps do not stand in the way.
+        Its checks may have been made by another run, so that Dagster's steps do not stand in the way.
         """
         upstream = self.platform.models.get(name)
-        if upstream is None or upstream.granularity in (None, model.granularity):
+        if upstream is None:
             return None
+        days = None
+        if model.partition_column and self.scope.first is not None and self.scope.last is not None:
+            first, last = model.period.whole(self.scope.first, self.scope.last)
+            days = set(map(day_of, each(first - length(first) * (model.period.window - 1), last)))
         audits = (audit for audit, _ in numbered(upstream.audits))
         for check in (*audits, SCHEMA_CHECK, CONTRACT_RULES, EXPECTATIONS):
-            last = self.last_verdict(dg.AssetCheckKey(asset_key(name), check))
-            if last is not None and not last.passed and last.severity is dg.AssetCheckSeverity.ERROR:
-                return f"{name} failed its check {check}"
+            key = dg.AssetCheckKey(asset_key(name), check)
+            if found := refusal(self.context.instance, key, days, live=self.scope.live):
+                return found
         return None
 
     @property
@@ -210,7 +217,7 @@ class _Layer:
         if outcome is None or not outcome.audits:
             return outcome
         verdicts = [
-            self.last_verdict(dg.AssetCheckKey(asset_key(model.name), name))
+            last_verdict(self.context.instance, dg.AssetCheckKey(asset_key(model.name), name))
             for name, audit in numbered(model.audits)
             if audit.blocking
         ]
@@ -259,7 +266,7 @@ class _Layer:
             if check not in self.context.selected_asset_check_keys:
                 continue
             severity = dg.AssetCheckSeverity.ERROR if audit.blocking else dg.AssetCheckSeverity.WARN
-            last = None if name in done else self.last_verdict(check)
+            last = None if name in done else last_verdict(self.context.instance, check)
             if name in done:
                 found = dg.AssetCheckResult(
                     asset_key=check.asset_key,
@@ -287,13 +294,6 @@ class _Layer:
         if check in self.context.selected_asset_check_keys:
             with suppress(NoSuchTableError):
                 yield model_verdict(self.platform, model).result(check)
-
-    def last_verdict(self, check: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
-        log = self.context.instance.event_log_storage
-        for record in log.get_asset_check_execution_history(check, limit=20):
-            if isinstance(record.evaluation, dg.AssetCheckEvaluation):  # Else it is planned, by this run perhaps.
-                return record.evaluation
-        return None
 
 
 def numbered(audits: Iterable[AnyAudit]) -> Iterator[tuple[str, AnyAudit]]:
