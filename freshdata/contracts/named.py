@@ -48,7 +48,8 @@ class NamedSchemas:
         readers: dict[int, Reader] = {}
         waiting: list[int] = []
         down: RegistryDownError | None = None
-        for schema, positions in places.items():
+        # Those that most name come first: binary junk names an id a message, and of too many the registry is not asked.
+        for schema, positions in sorted(places.items(), key=lambda place: -len(place[1])):
             try:
                 reader = self._reader(schema)
             except SchemaError as error:

@@ -1,7 +1,8 @@
-"""Ask the schema registry, and remember for ever what an id means."""
+"""Ask the schema registry, and remember for ever what an id means, and for a while that it means nothing."""
 
 import hashlib
 import logging
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 TIMEOUT_SECONDS = 10
 NO_SUBJECT, NO_VERSION, NO_SCHEMA = 40401, 40402, 40403
+# Binary junk names an id a message. When so many were unknown within these seconds, no other is asked for.
+REFUSED_SECONDS = 10.0
+MOST_REFUSED = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +43,15 @@ class SchemaRegistry:
         self._config = config
         self._cache = cache
         self._known: dict[int, Schema] = {}
+        self._refused: dict[int, float] = {}  # Ids, and when the registry said that there is no such schema.
         self._opened: SchemaRegistryClient | None = None
 
     def schema(self, schema_id: int) -> Schema:
         """The schema of an id.
 
         Raises:
-            SchemaError: the registry says that there is none.
+            SchemaError: the registry says, or said a moment ago, that there is none; or there is none of so many other
+                ids that this one is not asked for.
             RegistryDownError: it is not known yet, and the registry does not answer.
         """
         if schema_id not in self._known:
@@ -92,16 +98,28 @@ class SchemaRegistry:
         self._ask(lambda client: client.set_compatibility(subject, mode))
 
     def _fetch(self, schema_id: int) -> Schema:
+        now = time.monotonic()
+        while self._refused and now - next(iter(self._refused.values())) >= REFUSED_SECONDS:
+            del self._refused[next(iter(self._refused))]
+        if schema_id in self._refused:
+            raise self._no_schema(schema_id)
+        if len(self._refused) >= MOST_REFUSED:
+            message = f"is not asked for: of {MOST_REFUSED:,} others in {REFUSED_SECONDS:.0f} seconds there was none."
+            raise SchemaError(schema_id, message, remedy="Stop who sends other bytes than events, and replay it.")
         try:
             found = self._ask(lambda client: client.get_schema(schema_id))
             references = self._ask(lambda client: _referred(client, found, []))
         except RegistryError as error:
             if error.code != NO_SCHEMA:
                 raise RegistryDownError(self.url, error.message) from error
-            message = f"is in no registry: {self.url} says so."
-            raise SchemaError(schema_id, message, remedy="Send it by a registered schema.") from error
+            self._refused[schema_id] = now
+            raise self._no_schema(schema_id) from error
         logger.info("schema id=%d type=%s fetched from %s", schema_id, found.schema_type, self.url)
         return Schema(schema_id, str(found.schema_type), str(found.schema_str), tuple(references))
+
+    def _no_schema(self, schema_id: int) -> SchemaError:
+        message = f"is in no registry: {self.url} says so."
+        return SchemaError(schema_id, message, remedy="Send it by a registered schema.")
 
     def _ask(self, question: "Callable[[SchemaRegistryClient], Result]") -> Result:
         client = self._client()

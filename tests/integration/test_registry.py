@@ -11,7 +11,7 @@ from freshdata.contracts import load_contracts
 from freshdata.errors import ConfigError, EvolutionError, RegistryDownError, RegistryError, SchemaError
 from freshdata.lake.catalog import open_catalog
 from freshdata.publishing import publish_contract
-from freshdata.registry import Schema, open_registry
+from freshdata.registry import Schema, client, open_registry
 from freshdata.services.registry import local_registry, registry_address, running_registry
 from freshdata.settings import PROJECT
 
@@ -73,6 +73,29 @@ def test_an_id_that_is_unknown_is_told_from_a_registry_that_is_down(settings):
         with pytest.raises(RegistryDownError, match="does not answer") as down:
             open_registry(settings.model_copy(update={"schema_registry_url": url})).schema(987654)
         assert down.value.url == url
+
+
+def test_an_id_that_was_unknown_is_asked_for_again_only_after_a_while(settings, subject, monkeypatch):
+    registry = open_registry(settings)
+    coming = registry.register(subject, "AVRO", record({"name": "first", "type": "string"})) + 1
+    asked, ask = [], registry._ask
+    monkeypatch.setattr(registry, "_ask", lambda question: asked.append(1) or ask(question))
+    for _ in range(3):
+        with pytest.raises(SchemaError, match=f"Schema {coming} is in no registry"):
+            registry.schema(coming)
+    assert len(asked) == 1
+    # Binary junk names another id each time: of too many in a while none more is asked for.
+    monkeypatch.setattr(client, "MOST_REFUSED", 3)
+    for number in range(900_000, 900_010):
+        with pytest.raises(SchemaError, match="not asked for" if number > 900_001 else "in no registry"):
+            registry.schema(number)
+    assert len(asked) == 3
+    second = record({"name": "second", "type": ["null", "string"], "default": None})
+    assert registry.register(f"{subject}-next", "AVRO", second) == coming
+    with pytest.raises(SchemaError, match="in no registry"):
+        registry.schema(coming)
+    monkeypatch.setattr(client, "REFUSED_SECONDS", 0.0)
+    assert json.loads(registry.schema(coming).text) == json.loads(second)
 
 
 def test_a_wrong_setting_is_one_line_and_shows_no_secret(settings):

@@ -113,6 +113,14 @@ def test_avro_json_schema_and_plain_json_mix_on_one_topic_and_keep_their_order(c
     assert sorted(registry.asked) == [1, 2, 9]
 
 
+def test_schemas_that_most_messages_name_are_asked_for_before_those_of_junk(contract):
+    registry = Registry(_7=avro())
+    junk = [framed(number, b"junk") for number in range(100, 200)]
+    positions, _, rejected = decode(contract(), registry, *junk, *[framed(7, payload(avro(), ROW))] * 2)
+    assert registry.asked[0] == 7
+    assert (positions, len(rejected)) == ([100, 101], 100)
+
+
 @pytest.mark.parametrize(
     ("types", "change", "reason"),
     [
