@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from datetime import date
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
 from freshdata.intervals import each, ranges
 
@@ -62,8 +63,10 @@ def still_refused(
 
 def _verdicts(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Iterator[dg.AssetCheckEvaluation]:
     """The last verdicts of a check, newest first."""
-    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=LOOKED_AT):
-        if isinstance(record.evaluation, dg.AssetCheckEvaluation):  # Else it is planned, by this run perhaps.
+    # A run that plans a check has a record of it for each of its partitions, and never evaluates these.
+    judged = {Status.SUCCEEDED, Status.FAILED}
+    for record in instance.event_log_storage.get_asset_check_execution_history(check, LOOKED_AT, status=judged):
+        if isinstance(record.evaluation, dg.AssetCheckEvaluation):
             yield record.evaluation
 
 

@@ -15,7 +15,7 @@ import pytest
 from freshdata.clock import instance_clock
 from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
-from freshdata.intervals import HOUR
+from freshdata.intervals import HOUR, first_hour, last_hour
 from freshdata.settings import PROJECT, Settings
 from freshdata.transform.manifest import load_manifest
 from freshdata.transform.runner import Runner, open_runner
@@ -262,3 +262,7 @@ def test_hours_that_a_check_refuses_keep_out_of_days_until_they_are_mended(
         runner.run_live(SILVER)
     assert {one.success for one in tick()} == {False}
     assert days(platform) == {DAY: 7, AFTER: 6}
+    # That a whole day's hours are fine says nothing of another day's.
+    assert run([asset_key(SILVER)], over(first_hour(AFTER), last_hour(AFTER))).success
+    refused = run([asset_key(DAYS)], {PARTITION: key_of(DAY)})
+    assert "because silver.clicks failed its check contract_rules on 2026-03-01. Mend" in why(refused)
