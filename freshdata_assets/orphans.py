@@ -5,8 +5,13 @@ hold their place in the queue and keep the sensor from asking for another run, f
 offers run monitoring no health check, so the sensor looks itself.
 """
 
+from contextlib import suppress
+
 import dagster as dg
 import psutil
+
+# A run's process, once found. What names it from then on is not the clock's, which may be corrected by hours.
+_found: dict[str, psutil.Process] = {}
 
 
 def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
@@ -16,9 +21,13 @@ def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
         Their run ids.
     """
     failed = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        pid, since = _process(instance, run.run_id)
-        if pid is None or _lives(pid, since):
+    started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    for run_id in _found.keys() - {run.run_id for run in started}:
+        del _found[run_id]
+    for run in started:
+        process = _found.get(run.run_id)
+        pid, lives = (process.pid, process.is_running()) if process else _look(instance, run.run_id)
+        if pid is None or lives:
             continue
         again = instance.get_run_by_id(run.run_id)  # It may have ended well between the two looks.
         if again is not None and again.status == dg.DagsterRunStatus.STARTED:
@@ -29,20 +38,16 @@ def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
     return failed
 
 
-def _process(instance: dg.DagsterInstance, run_id: str) -> tuple[int | None, float]:
-    """The process that a run was started in, as its engine events tell, and when it said so."""
+def _look(instance: dg.DagsterInstance, run_id: str) -> tuple[int | None, bool]:
+    """The process that a run was started in, as its engine events tell, and whether it lives."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         event = entry.dagster_event
-        pid = event.engine_event_data.metadata.get("pid") if event is not None else None
-        if pid is not None:
-            return int(str(pid.value)), entry.timestamp
-    return None, 0.0
-
-
-def _lives(pid: int, since: float) -> bool:
-    """Whether a process that was there at a time still is: after a restart its id may be another's."""
-    try:
-        # Its creation is known to a hundredth of a second.
-        return psutil.Process(pid).create_time() <= since + 1
-    except psutil.NoSuchProcess:
-        return False
+        if event is not None and (told := event.engine_event_data.metadata.get("pid")) is not None:
+            pid = int(str(told.value))
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                # After a restart its id may be another's. Its creation is known to a hundredth of a second.
+                if process.create_time() <= entry.timestamp + 1:
+                    _found[run_id] = process
+            return pid, run_id in _found
+    return None, False

@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import UTC, date, datetime
 
 import dagster as dg
+import psutil
 import pyarrow as pa
 import pytest
 from dagster._core.events import EngineEventData
@@ -298,11 +299,17 @@ def test_a_run_whose_process_was_killed_is_failed_and_does_not_hold_up_the_next(
     assert second.run_requests
 
 
-def test_a_run_whose_process_lives_is_left_alone(platform: Platform, dagster: dg.DagsterInstance) -> None:
+def test_a_run_whose_process_lives_is_left_alone_whatever_the_clock_does(
+    platform: Platform, dagster: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id = add_run(dagster, dg.DagsterRunStatus.STARTED)
     run = dagster.get_run_by_id(run_id)
     assert run is not None
     dagster.report_engine_event("Started", run, EngineEventData.in_process(os.getpid()))
+    tick(platform, dagster, None)
+    # Of a clock that is put forward the kernel says that the machine was started later, and so was every process.
+    boot_time = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time + 7200)
     tick(platform, dagster, None)
     alive = dagster.get_run_by_id(run_id)
     assert alive is not None
