@@ -20,6 +20,7 @@ from freshdata.contracts.columnar import outside_calendar
 from freshdata.contracts.decode import LONGEST_REASON, Decoded, Decoder, columns_of
 from freshdata.contracts.model import Column, Contract
 from freshdata.contracts.named import NamedSchemas, Schemas
+from freshdata.contracts.rows import exact
 
 OPERATIONS = frozenset((READ, CREATE, UPDATE, DELETE, TRUNCATE))
 # What Debezium writes in the place of a large value that an update left as it was: PostgreSQL does not log it.
@@ -288,13 +289,9 @@ def _decimal(value: Any, meaning: _FieldSchema | None) -> decimal.Decimal:
     if meaning is not None and meaning.name == DECIMAL and isinstance(value, str):
         unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
         # Not by an operation: those round to the context's digits.
-        return decimal.Decimal(
-            (int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -int((meaning.parameters or {})["scale"]))
-        )
-    found = decimal.Decimal(value) if isinstance(value, str | decimal.Decimal) else decimal.Decimal(repr(value))
-    if not found.is_finite():
-        raise ValueError(f"{value} is no number")
-    return found
+        scale = int((meaning.parameters or {})["scale"])
+        return exact(decimal.Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale)))
+    return exact(decimal.Decimal(value if isinstance(value, str | decimal.Decimal) else repr(value)))
 
 
 def _moment(value: Any, meaning: _FieldSchema | None) -> Any:

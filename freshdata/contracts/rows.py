@@ -14,6 +14,7 @@ from msgspec.structs import astuple
 from freshdata.contracts.model import Column, Contract
 
 INTEGER_BOUNDS = {pa.int32(): (-(2**31), 2**31 - 1), pa.int64(): (-(2**63), 2**63 - 1)}
+MOST_DECIMALS = 38  # Of any column. Arrow looks beyond its own memory for more.
 Row = tuple[Any, ...]
 
 
@@ -42,6 +43,7 @@ class RowJudge:
         self._known = set(written.values())
         self._settle = _settler(contract.columns)
         self._numbers = [place for place, column in enumerate(contract.columns) if pa.types.is_floating(column.type)]
+        self._decimals = [place for place, column in enumerate(contract.columns) if pa.types.is_decimal(column.type)]
         self._columns = contract.columns
 
     def message(self, value: bytes) -> Row:
@@ -51,20 +53,42 @@ class RowJudge:
         stay as they are written, so that no digit of a number is lost; of a field that comes twice the last one counts,
         as it does for known ones.
         """
-        row = self._settle(astuple(self._decode(value)))
+        row = self._exact(self._settle(astuple(self._decode(value))))
         return row if self._fields is None else (*row, self._kept(self._fields(value)))
 
     def record(self, record: Any) -> Row:
         """The columns of a record that was decoded already."""
-        row = self._settle(astuple(msgspec.convert(record, self._row)))
+        row = self._exact(self._settle(astuple(msgspec.convert(record, self._row))))
         for place in self._numbers:  # JSON has no others.
             if row[place] is not None and not math.isfinite(row[place]):
                 raise ValueError(f"{row[place]} is no number - at `$.{self._columns[place].source_name}`")
         return row if self._fields is None else (*row, self._kept(record))
 
+    def _exact(self, row: Row) -> Row:
+        for place in self._decimals:
+            if row[place] is not None:
+                try:
+                    exact(row[place])
+                except ValueError as error:
+                    raise ValueError(f"{error} - at `$.{self._columns[place].source_name}`") from error
+        return row
+
     def _kept(self, fields: dict[str, Any]) -> str | None:
         unknown = {name: value for name, value in fields.items() if name not in self._known}
         return msgspec.json.encode(unknown).decode() if unknown else None
+
+
+def exact(number: decimal.Decimal) -> decimal.Decimal:
+    """A decimal that Arrow can be given, be it too large for its column.
+
+    Raises:
+        ValueError: it is no number, or has more decimals than any column.
+    """
+    if not number.is_finite():
+        raise ValueError(f"{number} is no number")
+    if -int(number.as_tuple().exponent) > MOST_DECIMALS:
+        raise ValueError(f"it has more than {MOST_DECIMALS} decimals")
+    return number
 
 
 def _field(column: Column, name: str) -> tuple[str, Any] | tuple[str, Any, Any]:

@@ -213,6 +213,7 @@ def test_unknown_fields_are_kept_as_they_were_written(decoder: ChangeDecoder) ->
             message("c", None, ROW | {"credit": "1.234"}),
             "Rescaling Decimal value would cause data loss - at `$.credit`",
         ),
+        (message("c", None, ROW | {"credit": "0E-999999999"}), "it has more than 38 decimals - at `$.credit`"),
         (message("c", None, ROW | {"visits": 2**31}), "Value 2147483648 too large to fit in C integer type"),
         (message("c", None, ROW | {"visits": 1.5}), "Expected integer, got float - at `$.visits`"),
         (message("c", None, ROW | {"tags": "abc"}), "Expected array, got str - at `$.tags`"),
