@@ -208,7 +208,7 @@ def test_unknown_fields_are_kept_as_they_were_written(decoder: ChangeDecoder) ->
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (message("c", None, ROW | {"credit": "NAN"}), "NAN is no number - at `$.credit`"),
+        (message("c", None, ROW | {"credit": "NAN"}), "NaN is no number - at `$.credit`"),
         (
             message("c", None, ROW | {"credit": "1.234"}),
             "Rescaling Decimal value would cause data loss - at `$.credit`",
