@@ -21,6 +21,7 @@ from freshdata.contracts.decode import LONGEST_REASON, Decoded, Decoder, columns
 from freshdata.contracts.model import Column, Contract
 from freshdata.contracts.named import NamedSchemas, Schemas
 from freshdata.contracts.rows import exact
+from freshdata.registry.schemas import unscaled
 
 OPERATIONS = frozenset((READ, CREATE, UPDATE, DELETE, TRUNCATE))
 # What Debezium writes in the place of a large value that an update left as it was: PostgreSQL does not log it.
@@ -287,10 +288,7 @@ def _text(value: Any, _: _FieldSchema | None) -> str:
 
 def _decimal(value: Any, meaning: _FieldSchema | None) -> decimal.Decimal:
     if meaning is not None and meaning.name == DECIMAL and isinstance(value, str):
-        unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
-        # Not by an operation: those round to the context's digits.
-        scale = int((meaning.parameters or {})["scale"])
-        return exact(decimal.Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale)))
+        return exact(unscaled(base64.b64decode(value, validate=True), int((meaning.parameters or {})["scale"])))
     return exact(decimal.Decimal(value if isinstance(value, str | decimal.Decimal) else repr(value)))
 
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from freshdata.errors import SchemaError
@@ -39,7 +40,10 @@ def avro_reader(schema: Schema, *, logical: bool = True) -> Callable[[bytes], An
         SchemaError: the document is no Avro schema, or a record of it is within itself.
     """
     import fastavro
+    from fastavro.read import LOGICAL_READERS
 
+    # Its own rounds what has more digits than it should, and takes minutes for a megabyte of them.
+    LOGICAL_READERS["bytes-decimal"] = LOGICAL_READERS["fixed-decimal"] = _decimal
     named: dict[str, Any] = {}
     try:
         documents = [
@@ -55,9 +59,14 @@ def avro_reader(schema: Schema, *, logical: bool = True) -> Callable[[bytes], An
         fastavro.schema.UnknownType,
     ) as error:
         raise SchemaError(schema.id, f"is no Avro schema: {error}.", remedy="Register a valid one.") from error
-    if any(_recursive(document, frozenset()) for document in documents):
-        # fastavro counts no levels: a few kilobytes of them would end the process.
-        raise SchemaError(schema.id, "has a record within itself, which is not read.", remedy="Send flat events.")
+    # fastavro counts nothing: a message of a few bytes would become more than there is memory for, or end the process.
+    levels: dict[str, int] = {}
+    try:
+        for document in documents[:-1]:
+            _levels(document, levels)
+        _levels(documents[-1], levels, outermost=True)
+    except ValueError as error:
+        raise SchemaError(schema.id, f"{error}, which is not read.", remedy="Send flat events.") from error
     read = fastavro.schemaless_reader
 
     def reader(payload: bytes) -> Any:
@@ -73,6 +82,23 @@ def avro_reader(schema: Schema, *, logical: bool = True) -> Callable[[bytes], An
     return reader
 
 
+def unscaled(data: bytes, scale: int) -> Decimal:
+    """The decimal that an integer in big-endian bytes is, with a scale.
+
+    Raises:
+        ValueError: it has thousands of digits.
+    """
+    number = int.from_bytes(data, "big", signed=True)
+    # Not by an operation: those round to the context's digits.
+    return Decimal((int(number < 0), tuple(map(int, str(abs(number)))), -scale))
+
+
+def _decimal(data: bytes, schema: Any, _reader_schema: Any = None) -> Decimal:
+    return unscaled(data, schema.get("scale", 0))
+
+
+MOST_LEVELS = 32  # A byte may become a value at each.
+LEAVES = ("boolean", "int", "long", "float", "double", "bytes", "string", "fixed", "enum")
 # What fastavro raises for bytes that its schema did not write.
 UNREADABLE = (ValueError, EOFError, IndexError, KeyError, OverflowError, ArithmeticError, TypeError, MemoryError)
 
@@ -91,13 +117,40 @@ def _as_written(schema: Any, *, logical: bool) -> Any:
     return schema
 
 
-def _recursive(schema: Any, within: frozenset[str]) -> bool:
-    """Whether a parsed schema refers to a record from inside of it."""
-    if isinstance(schema, str):
-        return schema in within
+def _levels(schema: Any, known: dict[str, int], *, outermost: bool = False) -> int:
+    """How deep a parsed schema's values are.
+
+    Args:
+        schema: The schema.
+        known: The levels of named types that are complete; gets those of this schema.
+        outermost: Whether it is an event's: of its own fields, which come once, some may always be null.
+
+    Raises:
+        ValueError: they may be of any depth, or of any number in no bytes at all.
+    """
+    kind = _kind(schema)
+    if kind in known:
+        return known[kind]
+    parts: list[Any] = []
     if isinstance(schema, list):
-        return any(_recursive(part, within) for part in schema)
-    if "fields" in schema:
-        inner = within | {schema["name"]}
-        return any(_recursive(field["type"], inner) for field in schema["fields"])
-    return any(_recursive(schema[part], within) for part in ("items", "values") if part in schema)
+        parts = [part for part in schema if _kind(part) != "null"]  # There it has a byte: its place in the union.
+    elif kind in ("record", "error"):
+        parts = [field["type"] for field in schema["fields"]]
+    elif kind in ("array", "map"):
+        parts = [schema["items" if kind == "array" else "values"]]
+    elif kind != "null" and kind not in LEAVES:
+        raise ValueError("has a record within itself")
+    if outermost:
+        parts = [part for part in parts if _kind(part) != "null"]
+    elif kind == "null" or (kind == "fixed" and not schema["size"]) or (kind in ("record", "error") and not parts):
+        raise ValueError("has values of no bytes within others")
+    found = 1 + max((_levels(part, known) for part in parts), default=0)
+    if found > MOST_LEVELS:
+        raise ValueError(f"has more than {MOST_LEVELS} levels")
+    if isinstance(schema, dict) and "name" in schema:
+        known[schema["name"]] = found
+    return found
+
+
+def _kind(schema: Any) -> str:
+    return "union" if isinstance(schema, list) else str(schema["type"] if isinstance(schema, dict) else schema)

@@ -3,6 +3,7 @@
 import io
 import json
 import uuid
+from decimal import Decimal
 
 import fastavro
 import pytest
@@ -90,6 +91,64 @@ def test_records_within_themselves_are_refused(within):
     for schema in (Schema(7, "AVRO", json.dumps(node)), Schema(7, "AVRO", named, (json.dumps(node),))):
         with pytest.raises(SchemaError, match="has a record within itself"):
             avro_reader(schema)
+
+
+def record(name, *types):
+    return {"type": "record", "name": name, "fields": [{"name": f"f{n}", "type": kind} for n, kind in enumerate(types)]}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "null",
+        {"type": "null"},
+        {"type": "fixed", "name": "F", "size": 0},
+        record("Empty"),
+        record("Nulls", "boolean", "null"),
+        record("Inner", record("Empty")),
+        ["null", record("Nulls", "boolean", "null")],
+    ],
+)
+def test_what_becomes_any_number_of_values_in_no_bytes_is_refused(kind):
+    """An array's length is a number: of nothings, 2**60 are ten bytes, and keep who reads them busy for ever."""
+    for around in (record("R", {"type": "array", "items": kind}), record("R", {"type": "map", "values": kind})):
+        with pytest.raises(SchemaError, match="has values of no bytes within others"):
+            avro_reader(Schema(7, "AVRO", json.dumps(around)))
+
+
+def test_records_that_double_in_each_other_are_refused():
+    doubling = [record("R0", "boolean"), *(record(f"R{n}", f"R{n - 1}", f"R{n - 1}") for n in range(1, 40))]
+    for schema in (
+        Schema(7, "AVRO", json.dumps(record("R", *doubling))),
+        Schema(7, "AVRO", json.dumps(record("R", "R39")), tuple(map(json.dumps, doubling))),
+    ):
+        with pytest.raises(SchemaError, match="has more than 32 levels"):
+            avro_reader(schema)
+    with pytest.raises(SchemaError, match="has values of no bytes within others"):
+        avro_reader(Schema(7, "AVRO", json.dumps(record("R", record("R0", "null"), record("R1", "R0", "R0")))))
+
+
+def test_no_digit_of_a_decimal_is_lost_and_one_of_a_megabyte_is_refused_at_once():
+    price = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
+    read = avro_reader(Schema(1, "AVRO", json.dumps(record("R", price))))
+
+    def written(number, length):
+        stream = io.BytesIO()
+        fastavro.schemaless_writer(stream, record("R", "bytes"), {"f0": number.to_bytes(length, "big", signed=True)})
+        return stream.getvalue()
+
+    assert read(written(-123456789012, 6)) == {"f0": Decimal("-1234567890.12")}
+    with pytest.raises(ValueError, match="schema 1 did not write this: Exceeds the limit"):
+        read(written(2**8_000_000, 1_000_001))
+
+
+def test_a_field_may_always_be_null():
+    always = record("R", "string", "null", {"type": "array", "items": ["null", "string"]})
+    assert avro_reader(Schema(1, "AVRO", json.dumps(always)))(b"\x02a\x02\x00\x00") == {
+        "f0": "a",
+        "f1": None,
+        "f2": [None],
+    }
 
 
 def test_a_record_may_be_named_twice():
