@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -50,7 +50,7 @@ class Gateway:
         metrics: What it has done.
 
     Raises:
-        sqlite3.Error: its store cannot be used.
+        ServiceError: its store cannot be used.
     """
 
     def __init__(self, settings: Settings, contracts: Mapping[str, Contract], writer: EventWriter) -> None:
@@ -130,7 +130,7 @@ class Gateway:
                 return _outcome(status, answer)
             scope = digest("key", key.tenant, name, idempotency_key)
             return await self._once(
-                scope, body, ANSWERS_KEPT, lambda: self._write(intake, key.tenant, events, admission)
+                [scope], body, ANSWERS_KEPT, lambda: self._write(intake, key.tenant, events, admission)
             )
 
     async def post_webhook(self, request: Request) -> Response:
@@ -140,17 +140,19 @@ class Gateway:
         webhook = contract.rules.webhooks.get(sender)
         if webhook is None:
             raise RefusedError(404, f"{contract.name} takes no webhooks of {sender!r}.", remedy="See /docs.")
-        # Whose it is is known when all of it has been read; until then it counts as the sender's.
-        with self._limits.admit(f"{contract.name}/{sender}") as unknown:
+        # Whose it is is known when all of it has been read: until then anybody may have sent it, and uses up no limit.
+        with self._limits.hold(f"{contract.name}/{sender}") as unknown:
             body = await self._body(request, unknown, "")
-            tenants = self._secrets().get(contract.name, {}).get(sender, {})
-            tenant, signature = verify(webhook, request.headers, body, tenants)
-            event = to_event(contract, sender, request.headers, body, tenant=tenant, received=datetime.now(UTC))
-            with self._limits.admit(tenant) as admission:
-                scope = digest("webhook", contract.name, sender, signature)
-                return await self._once(
-                    scope, body, DELIVERIES_KEPT, lambda: self._write(intake, tenant, [event], admission)
-                )
+        tenants = self._secrets().get(contract.name, {}).get(sender, {})
+        tenant, signatures = verify(webhook, request.headers, body, tenants)
+        event = to_event(contract, sender, request.headers, body, tenant=tenant, received=datetime.now(UTC))
+        with self._limits.admit(tenant) as admission:
+            admission.received(len(body))
+            # By each: whoever has recorded it could leave one out.
+            scopes = [digest("webhook", contract.name, sender, signature) for signature in signatures]
+            return await self._once(
+                scopes, body, DELIVERIES_KEPT, lambda: self._write(intake, tenant, [event], admission)
+            )
 
     async def get_openapi(self, _request: Request) -> Response:
         """The description of this interface."""
@@ -203,26 +205,27 @@ class Gateway:
         return status_of(submission), outcome(submission)
 
     async def _once(
-        self, scope: bytes, body: bytes, kept: timedelta, write: Callable[[], Awaitable[tuple[int, bytes]]]
+        self, scopes: Sequence[bytes], body: bytes, kept: timedelta, write: Callable[[], Awaitable[tuple[int, bytes]]]
     ) -> Response:
-        """Write what is sent under a scope once: sent again, it gets the answer that it got before."""
+        """Write what is sent under any of some scopes once: sent again, it gets the answer that it got before."""
         request = digest(body)
-        if known := self._store.answer(scope, time.time()):
+        now = time.time()
+        if known := next(filter(None, (self._store.answer(scope, now) for scope in scopes)), None):
             before, status, answer = known
             if before != request:
                 raise RefusedError(
                     422, "The Idempotency-Key was used for another request.", remedy="Use a new key for new events."
                 )
             return _outcome(status, answer, {"Idempotent-Replayed": "true"})
-        if scope in self._under_way:
+        if not self._under_way.isdisjoint(scopes):
             raise RefusedError(409, "The same request is being answered.", remedy="Wait for its answer.")
-        self._under_way.add(scope)
+        self._under_way.update(scopes)
         try:
             status, answer = await write()
             if status < 300:  # Of what was not written there is nothing to repeat; it may be sent again, corrected.
-                self._store.remember(scope, request, status, answer, time.time() + kept.total_seconds())
+                self._store.remember(scopes, request, status, answer, time.time() + kept.total_seconds())
         finally:
-            self._under_way.discard(scope)
+            self._under_way.difference_update(scopes)
         return _outcome(status, answer)
 
     def _answered(self, handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

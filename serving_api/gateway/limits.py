@@ -44,7 +44,9 @@ class Admission:
     def __init__(self, limits: "Limits", tenant: "_Tenant") -> None:
         self._limits = limits
         self._tenant = tenant
+        tenant.requests += 1
         self._size = 0
+        self._day = ""
 
     def received(self, size: int) -> None:
         """Bytes of the body have come in.
@@ -67,11 +69,12 @@ class Admission:
         Raises:
             RefusedError: the day's quota does not hold them.
         """
-        self._tenant.reserve(events)
+        self._day = self._tenant.reserve(events)
 
     def give_back(self, events: int) -> None:
         """Some of them were not written after all."""
-        self._tenant.used -= events
+        if self._tenant.day == self._day:  # Else they were of a day that is over.
+            self._tenant.used -= events
 
     def release(self) -> None:
         """The request is answered."""
@@ -95,7 +98,7 @@ class _Tenant:
         self._limited(limit)
         return busy(f"The tenant's limit of {limit} is reached: {what}.", seconds=seconds)
 
-    def enter(self) -> None:
+    def check(self) -> None:
         if self.requests >= self.limits.requests_in_flight:
             raise self.refusal("requests in flight", f"{self.requests}", 1)
         for limit, bucket, rate in (
@@ -104,9 +107,8 @@ class _Tenant:
         ):
             if seconds := bucket.wait():
                 raise self.refusal(limit, f"{rate:,.0f}", seconds)
-        self.requests += 1
 
-    def reserve(self, events: int) -> None:
+    def reserve(self, events: int) -> str:
         now = datetime.now(UTC)
         if (today := now.date().isoformat()) != self.day:
             self.day, self.used = today, 0
@@ -117,6 +119,7 @@ class _Tenant:
             raise self.refusal("events a day", f"{left:,} of {quota:,} are left", (midnight - now).total_seconds())
         self.used += events
         self.events.take(events)
+        return today
 
 
 class Limits:
@@ -146,9 +149,14 @@ class Limits:
         Raises:
             RefusedError: the tenant has reached a limit.
         """
-        state = self._tenant(tenant)
-        state.enter()
-        admission = Admission(self, state)
+        self._tenant(tenant).check()
+        with self.hold(tenant) as admission:
+            yield admission
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[Admission]:
+        """Let a request in, whatever its rate: of those under a name only the bytes in flight are bounded."""
+        admission = Admission(self, self._tenant(name))
         try:
             yield admission
         finally:

@@ -2,8 +2,10 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from freshdata.errors import ServiceError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -18,13 +20,20 @@ class Store:
     """A SQLite file. What is written survives the process; after a crash of the machine the last second may be missing.
 
     Raises:
-        sqlite3.Error: the file cannot be used.
+        ServiceError: the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=2.0, isolation_level=None)
-        self._database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+            self._database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
+        except (OSError, sqlite3.Error) as error:
+            raise ServiceError(
+                "gateway",
+                f"{path} cannot be used: {error}.",
+                remedy="Make it writable, or move it away: in a new one keys and the day's quotas begin anew.",
+            ) from error
 
     def answer(self, scope: bytes, now: float) -> tuple[bytes, int, bytes] | None:
         """What was answered under a scope: the request's digest, the status and the answer."""
@@ -32,10 +41,10 @@ class Store:
         row = self._database.execute(query, (scope, now)).fetchone()
         return (row[0], row[1], row[2]) if row else None
 
-    def remember(self, scope: bytes, request: bytes, status: int, answer: bytes, expires: float) -> None:
-        """Keep an answer."""
-        values = (scope, request, status, answer, expires)
-        self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", values)
+    def remember(self, scopes: Sequence[bytes], request: bytes, status: int, answer: bytes, expires: float) -> None:
+        """Keep an answer under each of its scopes."""
+        rows = [(scope, request, status, answer, expires) for scope in scopes]
+        self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
 
     def forget(self, now: float) -> None:
         """Remove the answers whose time is over."""

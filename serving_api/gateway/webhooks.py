@@ -49,7 +49,7 @@ def _read_secrets(path: Path) -> Secrets:
 
 def verify(
     webhook: Webhook, headers: Mapping[str, str], body: bytes, tenants: Mapping[str, Sequence[str]]
-) -> tuple[str, str]:
+) -> tuple[str, list[str]]:
     """Who signed a delivery.
 
     Args:
@@ -59,23 +59,23 @@ def verify(
         tenants: Tenant to its secrets.
 
     Returns:
-        The tenant, and the signature.
+        The tenant, and its signatures: while a secret is rotated there may be one by each.
 
     Raises:
         RefusedError: nobody did, or too long ago.
     """
     signed, given = _stripe(headers, body) if webhook.signature == "stripe" else _github(headers, body)
-    signer = None
+    found: dict[str, list[str]] = {}
     for tenant, secrets in tenants.items():
         for secret in secrets:
             wanted = hmac.new(secret.encode(), signed, "sha256").hexdigest()
             for signature in given:
                 # All are compared: the time taken says nothing of which one it was.
                 if hmac.compare_digest(wanted.encode(), signature.encode(errors="surrogateescape")) and secret:
-                    signer = signer or (tenant, signature)
-    if signer is None:
-        raise RefusedError(401, "The signature is not right.", remedy="Sign with the secret of this endpoint.")
-    return signer
+                    found.setdefault(tenant, []).append(signature)
+    for signer in found.items():
+        return signer
+    raise RefusedError(401, "The signature is not right.", remedy="Sign with the secret of this endpoint.")
 
 
 def to_event(

@@ -158,15 +158,18 @@ def test_without_its_broker_it_says_so_and_goes_on_when_it_is_back(instance, env
     assert held == {flight_event(number)["event_id"] for number in (0, 3, 6)}
 
 
-def test_a_mistake_in_its_start_is_one_line(instance, environment):
+def _refused_start(command, env):
     run = subprocess.run(
-        [sys.executable, "-m", "freshdata.cli", "gateway"],
-        env=environment(instance),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [sys.executable, "-m", *command], env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 1
-    assert "freshdata up" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+    return run.stderr
+
+
+def test_a_mistake_in_its_start_is_one_line(instance, environment):
+    assert "freshdata up" in _refused_start(["freshdata.cli", "gateway"], environment(instance))
+    instance.gateway_dir.mkdir(parents=True)
+    (instance.gateway_dir / "memory.db").write_text("This is no database." * 100)
+    told = _refused_start(["serving_api.gateway"], environment(instance) | {"FRESHDATA_KAFKA_BOOTSTRAP": "localhost:9"})
+    assert "memory.db cannot be used: file is not a database. Make it writable, or move it away" in told

@@ -66,8 +66,8 @@ def test_keys_of_tenants_and_streams_are_their_own(door):
 
 def test_an_answer_is_forgotten_after_its_time(door):
     store = door.gateway._store
-    store.remember(b"a", b"r", 202, b"{}", expires=100.0)
-    store.remember(b"b", b"r", 202, b"{}", expires=200.0)
+    store.remember([b"a"], b"r", 202, b"{}", expires=100.0)
+    store.remember([b"b"], b"r", 202, b"{}", expires=200.0)
     assert store.answer(b"a", 99.0) == (b"r", 202, b"{}")
     assert store.answer(b"a", 100.0) is None
     store.forget(150.0)
@@ -81,7 +81,7 @@ def test_a_failure_to_count_is_undone_and_answers_are_remembered_all_the_same(tm
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         store.save_usage({"UA": ("2026-03-01", 1)})
     beside.execute("ROLLBACK")
-    store.remember(b"scope", b"request", 202, b"{}", expires=2.0)
+    store.remember([b"scope"], b"request", 202, b"{}", expires=2.0)
     store.save_usage({"UA": ("2026-03-01", 2)})
     store.close()
     later = Store(tmp_path / "memory.db")

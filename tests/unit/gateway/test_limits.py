@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -120,6 +121,26 @@ def test_a_daily_quota_counts_what_was_written_and_survives_a_restart(doors):
     assert 0 < int(refused.headers["Retry-After"]) <= 24 * 3600 + 1
     other = create_key(keys_file(door.settings), tenant="AA")[1]
     assert door.post(AA, token=other).status_code == 202
+
+
+def test_what_is_given_back_after_midnight_is_not_of_the_new_day(monkeypatch):
+    class Calendar(datetime):
+        today = datetime(2013, 1, 5, 23, 59, tzinfo=UTC)
+
+        @classmethod
+        def now(cls, _zone):
+            return cls.today
+
+    monkeypatch.setattr("serving_api.gateway.limits.datetime", Calendar)
+    tried = limits(Time(), events_per_day=10)
+    with tried.admit("UA") as late:
+        late.spend(8)
+        late.give_back(1)
+        assert tried.usage == {"UA": ("2013-01-05", 7)}
+        Calendar.today += timedelta(minutes=2)
+        send(tried, events=10)
+        late.give_back(2)
+    assert tried.usage == {"UA": ("2013-01-06", 10)}
 
 
 def test_limits_come_from_the_environment(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from freshdata.contracts import load_contracts
 from freshdata.errors import ContractError
+from freshdata.settings import TenantLimits
 
 PATH = "/v1/webhooks/payments/stripe"
 CONTRACT = """\
@@ -66,7 +67,11 @@ def contracts(folder: Path, webhooks: object):
 
 @pytest.fixture
 def door(doors, tmp_path):
-    made = doors(contracts(tmp_path / "contracts", {"stripe": STRIPE, "github": GITHUB}))
+    return opened(doors, tmp_path)
+
+
+def opened(doors, tmp_path, **changes):
+    made = doors(contracts(tmp_path / "contracts", {"stripe": STRIPE, "github": GITHUB}), **changes)
     (made.settings.gateway_dir / "webhook-secrets.json").write_text(json.dumps(SECRETS))
     return made
 
@@ -155,6 +160,25 @@ def test_a_recorded_delivery_is_not_written_again_under_whatever_id(door):
     at = int(time.time())
     assert stripe(door, at=at).status_code == stripe(door, at=at).status_code == 202
     assert [event["payment_id"] for event in door.values] == ["d-1", "evt_1"]
+
+
+def test_a_delivery_signed_by_two_secrets_is_not_written_again_by_either(door):
+    at = int(time.time())
+    each = [f"v1={sign(secret, f'{at}.'.encode() + BODY)}" for secret in ("new", "old")]
+    for signatures in (each, each[:1], each[1:], each[::-1]):
+        assert stripe(door, Stripe_Signature=",".join([f"t={at}", *signatures])).status_code == 202
+    assert len(door.writer.written) == 1
+
+
+def test_what_nobody_has_signed_uses_up_nobody_s_limit(doors, tmp_path):
+    door = opened(doors, tmp_path, gateway_limits=TenantLimits(bytes_per_second=len(BODY)))
+    for _ in range(3):
+        assert stripe(door, BODY * 10, secret="wrong").status_code == 401  # noqa: S106
+    assert stripe(door).status_code == 202
+    # What is signed counts as its tenant's.
+    assert stripe(door, BODY + b" ").status_code == 202
+    assert stripe(door, BODY + b"  ").status_code == 429
+    assert stripe(door, BODY, secret="other").status_code == 202  # noqa: S106
 
 
 def test_a_delivery_that_the_contract_does_not_take_says_so_to_its_sender(door):
