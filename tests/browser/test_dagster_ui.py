@@ -14,7 +14,7 @@ from dagster._core.scheduler.instigation import TickStatus
 from playwright.sync_api import BrowserContext, Page, expect
 
 from freshdata.lake.catalog import load_table
-from freshdata_assets.scope import MODE
+from freshdata_assets.scope import MODE, PARTITION
 from tests.browser.conftest import CHROMIUM, PRESENT, SCREENSHOTS, START, Running
 from tests.lakes import day_files
 from tests.streams import wait_for
@@ -136,6 +136,25 @@ def launch(page: Page, asset: str, partition: str) -> None:
     page.get_by_role("button", name="Launch").last.click()
 
 
+def launch_together(page: Page, partition: str, *assets: str) -> None:
+    """Launch a run of several assets, as the UI does it when they are selected."""
+    mutation = """mutation ($run: ExecutionParams!) {
+      launchPipelineExecution(executionParams: $run) { __typename }
+    }"""
+    run = {
+        "mode": "default",
+        "selector": {
+            "repositoryLocationName": "freshdata",
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": asset.split("/")} for asset in assets],
+        },
+        "executionMetadata": {"tags": [{"key": PARTITION, "value": partition}]},
+    }
+    answer = page.request.post("/graphql", data={"query": mutation, "variables": {"run": run}}).json()
+    assert answer["data"]["launchPipelineExecution"]["__typename"] == "LaunchRunSuccess", answer
+
+
 def test_the_graph_shows_bronze_to_gold_with_checks(launched: Launched, page: Page) -> None:
     page.goto("/assets/gold/carrier_day?view=lineage&lineageScope=upstream&lineageDepth=5")
     for node in ("airlines", "carrier_day"):
@@ -214,6 +233,31 @@ def test_while_the_sensor_is_off_nothing_runs_by_itself(
     expect(page.get_by_role("checkbox")).to_be_checked()
     wait_for(running.built, "Gold")
     assert {row["flight_date"] for row in rows(running, GOLD)} > {row["flight_date"] for row in before}
+
+
+def test_from_asset_failure_runs_the_model_that_failed_and_no_other(running: Running, page: Page) -> None:
+    wait_for(running.built, "the end of the runs before")
+    known, day = running.known_runs(), START.isoformat()
+    rename(running, "silver.weather", "visib", "visibility")
+    launch_together(page, day, "gold/carrier_day", "gold/delay_by_weather")
+    [failed] = running.finished(known)
+    rename(running, "silver.weather", "visibility", "visib")
+    assert failed.status == DagsterRunStatus.FAILURE
+    assert partitions(running, failed, "gold/carrier_day") == {day}
+    page.goto(f"/runs/{failed.run_id}")
+    expect(page.get_by_text(re.compile("gold.delay_by_weather failed: .*visib")).first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "failed-model.png")
+    page.get_by_role("button", name="arrow_drop_down").click()
+    page.get_by_text("From asset failure").click()
+    _, again = running.finished(known, 2)
+    assert (again.status, again.parent_run_id) == (DagsterRunStatus.SUCCESS, failed.run_id)
+    assert partitions(running, again, "gold/delay_by_weather") == {day}
+    assert partitions(running, again, "gold/carrier_day") == set()
+
+
+def rename(running: Running, table: str, column: str, name: str) -> None:
+    with load_table(running.catalog, table).update_schema() as change:
+        change.rename_column(column, name)
 
 
 def test_bad_rows_stop_before_gold_and_the_page_shows_why(running: Running, page: Page) -> None:
