@@ -208,7 +208,7 @@ class Processor:
         if self.protector:
             decoded = replace(decoded, rows=self.protector.rows(decoded.rows))
         valid = records.at(decoded.positions)
-        admitted, late = self._admit(decoded, keys, valid.partitions, states)
+        admitted, late = self._admit(decoded.rows, valid.partitions, states)
         if forgotten is not None:
             admitted &= ~forgotten
         refused = records.at(np.array([position for position, _ in decoded.rejected], dtype=np.int64))
@@ -246,20 +246,11 @@ class Processor:
         return rows
 
     def _admit(
-        self,
-        decoded: Decoded,
-        keys: list[bytes | None],
-        partitions: npt.NDArray[np.int32],
-        states: dict[int, PartitionState],
+        self, rows: pa.Table, partitions: npt.NDArray[np.int32], states: dict[int, PartitionState]
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which rows are no duplicates, and which came behind their partition's watermark."""
-        rows = decoded.rows
         event_times = rows[self.rules.event_time_field].cast(pa.int64()).to_numpy()
-        if rows.num_rows < len(keys):
-            keys = [keys[position] for position in decoded.positions]
-        # The decoder has made sure that the message key of an event is its dedupe key.
-        stored = self.rules.capture or self.rules.dedupe_key[0] in self.contract.protected
-        hashes = self.stored_hashes(rows) if stored else self._hashes(rows, keys)
+        hashes = self.stored_hashes(rows)
         admitted = np.ones(rows.num_rows, dtype=np.bool_)
         late = np.zeros(rows.num_rows, dtype=np.bool_)
         for partition in np.unique(partitions):

@@ -5,6 +5,7 @@ One decoder judges (msgspec, message by message). Messages that are certainly go
 their schema may stand beside plain ones: JSON is judged like any other, Avro once its record is read.
 """
 
+import contextlib
 import datetime as dt
 import decimal
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from freshdata.contracts.columnar import COMPARISONS, ColumnarParser, outside_ca
 from freshdata.contracts.model import Contract
 from freshdata.contracts.named import NamedSchemas, Reader, Schemas
 from freshdata.contracts.rows import RowJudge
+from freshdata.registry.wire import unframed
 
 Parse = ColumnarParser | AvroColumns
 LONGEST_REASON = 500
@@ -68,6 +70,7 @@ class Decoder:
         self._named = NamedSchemas(schemas)
         self._parse = ColumnarParser(contract) if ColumnarParser.supports(contract) else None
         self._columns: dict[Reader, AvroColumns] = {}
+        [self._key] = [column.source_name for column in contract.columns if column.name == contract.rules.dedupe_key[0]]
 
     def __call__(
         self, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None, timestamps: npt.NDArray[np.int64]
@@ -171,7 +174,10 @@ class Decoder:
         """Leave out rows whose message key is not their dedupe key, or whose times cannot be true."""
         rules = self.contract.rules
         field = rules.dedupe_key[0]
-        wrong_key = _differ(keys, positions, key_bytes(rows[field]))
+        wanted = key_bytes(rows[field])
+        wrong_key = _differ(keys, positions, wanted)
+        if keys is not None and wrong_key.any():
+            wrong_key = _differ(self._told_by(keys, positions[wrong_key]), positions, wanted)
         bound = timestamps[positions] * 1000 + rules.max_future // dt.timedelta(microseconds=1)
         future = rows[rules.event_time_field].cast(pa.int64()).to_numpy() > bound
         reasons = {
@@ -190,6 +196,22 @@ class Decoder:
                 rejected.append((int(positions[row]), reason))
             rows, positions = rows.filter(pa.array(~bad)), positions[~bad]
         return Decoded(rows, positions, sorted(rejected))
+
+    def _told_by(self, keys: Sequence[bytes | None], positions: npt.NDArray[np.int64]) -> Sequence[bytes | None]:
+        """The message keys, of those at some positions that name their schema what they say."""
+        named = {int(position) for position in positions if unframed(keys[position])}
+        if not named:
+            return keys
+        refused: list[tuple[int, str]] = []
+        payloads, readers = self._named.resolve([k if p in named else None for p, k in enumerate(keys)], refused)
+        told = list(keys)
+        for position in named - {position for position, _ in refused}:
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeError, ValueError, RecursionError):
+                found = readers.get(position, msgspec.json.decode)(payloads[position] or b"")
+                if isinstance(found, dict):
+                    found = found.get(self._key)
+                told[position] = found if isinstance(found, bytes) else str(found).encode()
+        return told
 
 
 def columns_of(

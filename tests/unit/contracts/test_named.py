@@ -84,8 +84,8 @@ def contract(tmp_path):
     return load
 
 
-def decode(contract, registry, *values):
-    decoded = Decoder(contract, registry)(list(values), None, np.full(len(values), SENT_AT))
+def decode(contract, registry, *values, keys=None):
+    decoded = Decoder(contract, registry)(list(values), keys, np.full(len(values), SENT_AT))
     return decoded.positions.tolist(), decoded.rows.to_pylist(), dict(decoded.rejected)
 
 
@@ -119,6 +119,25 @@ def test_schemas_that_most_messages_name_are_asked_for_before_those_of_junk(cont
     positions, _, rejected = decode(contract(), registry, *junk, *[framed(7, payload(avro(), ROW))] * 2)
     assert registry.asked[0] == 7
     assert (positions, len(rejected)) == ([100, 101], 100)
+
+
+def test_keys_may_name_their_schema_too(contract):
+    whole = json.dumps({"type": "record", "name": "Key", "fields": [{"name": "id", "type": "string"}]})
+    other = json.dumps({"type": "record", "name": "Key", "fields": [{"name": "number", "type": "int"}]})
+    registry = Registry(_1='"string"', _2=whole, _3="{}", _4=other)
+    keys = [
+        b"k", framed(1, b"\x02k"), framed(2, b"\x02k"), framed(3, b'"k"'), framed(3, b'{"id": "k"}'),
+        b"x", framed(1, b"\x02x"), framed(1, b"\x04k"), framed(3, b'"x"'), framed(3, b"k"), framed(4, b"\x02"), framed(9, b"k"), b"\0k", None,
+    ]  # fmt: skip
+    good = contract()
+    event = written(price='"1.25"', event_time='"2013-01-05T12:00:00.123456Z"')
+    positions, _, rejected = decode(good, registry, *[event] * len(keys), keys=keys)
+    assert positions == [0, 1, 2, 3, 4]
+    assert set(rejected.values()) == {"the message key is not the event's id"}
+    registry.down = True
+    with pytest.raises(SchemasUnknownError) as unknown:
+        decode(good, registry, *[event] * 3, keys=[b"k", framed(8, b"\x02k"), b"x"])
+    assert unknown.value.positions == [1]
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,27 @@ def test_a_partition_waits_where_a_schema_is_unknown_and_others_go_on(instance, 
     assert sorted(rows["_offset"].to_pylist()) == [0, 1, 2, 3, 4, 10, 11, 12, 20, 21]
 
 
+class Keyed(Named):
+    """Event 0, whose key names its schema at odd offsets."""
+
+    def key(self):
+        key = flight_event(0)["event_id"]
+        return framed(1, json.dumps(key).encode()) if self.offset() % 2 else key.encode()
+
+    def value(self):
+        return json.dumps(flight_event(0)).encode()
+
+
+def test_repeats_are_known_by_what_a_key_says_however_it_is_written(instance, contracts):
+    def schemas(number):
+        return Schema(number, "JSON", "{}")
+
+    writer = bronze.BronzeWriter(open_catalog(instance), contracts["flight_events"], contracts, "cluster", schemas)
+    batch, _ = taken(writer, Keyed(0, 1, 1), Keyed(0, 2, 1), Keyed(0, 3, 1))
+    done = batch.done[0]
+    assert (done.accepted, done.duplicates, done.rejected) == (1, 2, 0)
+
+
 def replace_offset(event, offset):
     """The same event once more, at another offset."""
     event._offset = offset
