@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,10 +21,11 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
 from freshdata.contracts import Contract, load_contracts
+from freshdata.contracts.capture import BEFORE
 from freshdata.environments.records import read_environments
 from freshdata.errors import ConfigError, ContractError, LakeError
 from freshdata.files import replace_file
-from freshdata.forgotten import FORGOTTEN_PROPERTY, Person, parsed, remember, scalars
+from freshdata.forgotten import FORGOTTEN_PROPERTY, Person, persons, remember, scalars, subjects_before
 from freshdata.intervals import ranges
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.commits import ATTEMPTS
@@ -36,6 +37,7 @@ from freshdata.lake.publication import followed_contract
 from freshdata.lake.purge import begin_anew, purge, remove_files
 from freshdata.privacy import REMEDY, Secret, load_secret
 from freshdata.settings import Settings
+from freshdata.transform.consumers import consumers
 from freshdata.transform.manifest import ModelInfo, load_manifest, sources
 from freshdata.transform.runner import open_runner
 
@@ -96,7 +98,7 @@ class Forget:
         person: The person.
 
     Raises:
-        ConfigError: there is no secret, or environments hold copies.
+        ConfigError: there is no secret, there is no such source, or environments hold copies.
         ContractError: no contract names whom its rows are about.
     """
 
@@ -107,14 +109,27 @@ class Forget:
         if secret is None:
             raise ConfigError("Whom to forget is remembered as a keyed hash, and there is no secret.", remedy=REMEDY)
         self.secret: Secret = secret
-        self.contracts = [
-            self._followed(each) for each in load_contracts(settings.contracts_dir).values() if each.subject
-        ]
-        if not self.contracts:
+        written = load_contracts(settings.contracts_dir)
+        self.known = {name: self._followed(each) for name, each in written.items()}
+        named = [each for each in self.known.values() if each.subject]
+        if behind := sorted(name for name, each in written.items() if each.subject and not self.known[name].subject):
+            raise ContractError(
+                behind[0],
+                "names whom its rows are about, and the version that is published does not.",
+                remedy=f"Publish it: `freshdata contract publish {behind[0]}`.",
+            )
+        if not named:
             raise ContractError(
                 "subjectField",
                 "no contract says whom its rows are about.",
                 remedy="Name the column that does, as its customProperty subjectField, and publish it.",
+            )
+        self.contracts = [each for each in named if _source(each) in (None, person.tenant)]
+        if not self.contracts:
+            found = ", ".join(sorted({str(_source(each)) for each in named}))
+            raise ConfigError(
+                f"There is no source {person.tenant}, and persons are named by captured tables only.",
+                remedy=f"The tenant of these is the source's name: {found}.",
             )
         if environments := [each.name for each in read_environments(settings)]:
             raise ConfigError(
@@ -128,39 +143,64 @@ class Forget:
         return followed_contract(self.catalog.load_table(contract.table), contract)
 
     @cached_property
-    def models(self) -> dict[str, ModelInfo]:
-        """The models that are made from tables of the contracts, upstream before downstream."""
-        known = load_manifest(self.settings)
-        roots = {contract.table for contract in self.contracts}
-        return {name: model for name, model in known.items() if roots & sources(known, model)}
+    def manifest(self) -> dict[str, ModelInfo]:
+        """All models, upstream before downstream."""
+        return load_manifest(self.settings)
 
     @cached_property
-    def traces(self) -> Traces:
-        """What the person leaves."""
-        key, streams = self.person.key, [each for each in self.contracts if each.stream]
-        protected = {how for each in streams if (how := each.protected.get(str(each.subject)))}
-        # What both were used for is not known for certain: a contract's protection is fixed, a stream's name is not.
-        made = {self.secret.hashed(key), self.secret.token(key)} if protected else set()
+    def models(self) -> dict[str, ModelInfo]:
+        """The models that are made from tables of the contracts."""
+        roots = {contract.table for contract in self.contracts}
+        return {name: model for name, model in self.manifest.items() if roots & sources(self.manifest, model)}
+
+    def traces(self, table: str) -> Traces:
+        """What the person leaves in a table."""
         return Traces(
-            tenants={each.rules.tenant_field: self.person.tenant for each in streams},
-            subjects=frozenset(str(each.subject) for each in self.contracts),
-            values=frozenset({key} | made),
-            made=frozenset(made),
-            named_in=self.named_in,
+            tenant=self.person.tenant,
+            tenants=self._columns(
+                table, {each.table: each.rules.tenant_field for each in self.contracts if each.stream}
+            ),
+            subjects=self._columns(table, {each.table: str(each.subject) for each in self.contracts}),
+            values=self._made | {self.person.key},
+            made=self._made,
+            named_in=next((partial(self._named_in, c) for c in self.contracts if c.quarantine_table == table), None),
+            before=next((partial(subjects_before, c) for c in self.contracts if _source(c) and c.table == table), None),
         )
 
-    def named_in(self, payload: bytes | None) -> bool:
+    @cached_property
+    def _made(self) -> frozenset[str]:
+        streams = [each for each in self.contracts if each.stream]
+        protected = {how for each in streams if (how := each.protected.get(str(each.subject)))}
+        # What both were used for is not known for certain: a contract's protection is fixed, a stream's name is not.
+        key = self.person.key
+        return frozenset((self.secret.hashed(key), self.secret.token(key)) if protected else ())
+
+    def _columns(self, table: str, named: dict[str, str]) -> frozenset[str]:
+        """The columns of a table that hold what some contracts' columns hold, under a name that one of these has.
+
+        The same name elsewhere is something else: of customers and of their orders, ``id`` is.
+
+        Args:
+            table: The table.
+            named: Bronze or lookup table to its column.
+        """
+        names = frozenset(named.values())
+        tables = {name for each in self.known.values() for name in (each.table, each.quarantine_table)}
+        # Beside a table there are what it remembers of deletes, and what a rebuild has come to.
+        of = [name for name in tables | self.manifest.keys() if table == name or table.startswith(f"{name}__")]
+        if not of:
+            return names
+        own = max(of, key=len)
+        made = {column for table, column in named.items() for column in consumers(self.manifest, table, column)}
+        return frozenset(name for name in names if named.get(own) == name or f"{own}.{name}" in made)
+
+    def _named_in(self, contract: Contract, payload: bytes | None) -> bool:
         """Whether the bytes of a rejected event, sealed or not, name the person; in doubt they do."""
         opened = self.secret.opened(payload)
         if opened is None:
             return False
-        event = parsed(opened)
-        for contract in self.contracts if event is not None else ():
-            written = {column.name: column.source_name for column in contract.columns}
-            subject = event.get(written[str(contract.subject)]) if event else None
-            tenant = event.get(written[contract.rules.tenant_field]) if event and contract.stream else None
-            if subject is not None and tenant is not None:
-                return (str(tenant), str(subject)) == (self.person.tenant, self.person.key)
+        if (told := persons(contract, opened)) is not None:
+            return (self.person.tenant, self.person.key) in told
         # What begins with a zero byte names a schema: its texts lie in it without quotes.
         return self.person.key.encode() in opened if opened[:1] == b"\0" else self.person.key in scalars(opened)
 
@@ -169,10 +209,8 @@ class Forget:
         found = []
         for name in self._affected():
             table = self.catalog.load_table(name)
-            rows = table.scan().to_arrow_batch_reader()
-            count = sum(
-                pc.sum(self.traces.in_rows(pa.Table.from_batches([each])), min_count=0).as_py() for each in rows
-            )
+            rows, meant = table.scan().to_arrow_batch_reader(), self.traces(name).in_rows
+            count = sum(pc.sum(meant(pa.Table.from_batches([each])), min_count=0).as_py() for each in rows)
             tags = [ref for ref in table.refs() if ref != "main"]
             found.append(Found(name, count, tags, len(table.snapshots())))
         return found
@@ -194,7 +232,7 @@ class Forget:
         for name in sorted(set(self._affected()) - past.keys()):
             # Beside the models' tables: what they remember of deletes, a rebuild that was killed.
             table = self.catalog.load_table(name)
-            outcome.rows[name] = erase(table, self.traces.in_rows)
+            outcome.rows[name] = erase(table, self.traces(name).in_rows)
             past[name] = begin_anew(table)
         tell("Giving up old snapshots and their files")
         for name, before in past.items():
@@ -218,7 +256,7 @@ class Forget:
         """The tables that may hold something of the person, by name or by column."""
         names = {name for each in self.contracts for name in (each.table, each.quarantine_table)} | self.models.keys()
         for name in tables(self.catalog):
-            if self.traces.subjects & set(self.catalog.load_table(name).schema().column_names):
+            if self.traces(name).subjects & set(self.catalog.load_table(name).schema().column_names):
                 names.add(name)
         return sorted(name for name in names if self.catalog.table_exists(name))
 
@@ -233,10 +271,10 @@ class Forget:
         days = {date.fromisoformat(day) for day in known}
         for contract in self.contracts:
             if contract.stream and self.catalog.table_exists(contract.table):
-                column = contract.rules.event_date_field
+                column, meant = contract.rules.event_date_field, self.traces(contract.table).in_rows
                 for batch in self.catalog.load_table(contract.table).scan().to_arrow_batch_reader():
                     rows = pa.Table.from_batches([batch])
-                    days |= set(rows.filter(self.traces.in_rows(rows))[column].unique().to_pylist())
+                    days |= set(rows.filter(meant(rows))[column].unique().to_pylist())
         self._journal.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self._journal, json.dumps(sorted(day.isoformat() for day in days)))
         return days
@@ -246,7 +284,7 @@ class Forget:
         if not self.catalog.table_exists(contract.table):
             return {}
         landed = self.catalog.load_table(contract.table)
-        past: dict[str, int] = {}
+        past, traces = dict[str, int](), self.traces(contract.table)
         if contract.stream:
             state = remember(self.catalog, contract, self.person, self.secret)
             quarantine = self.catalog.load_table(contract.quarantine_table)
@@ -254,9 +292,13 @@ class Forget:
                 _mark(table, state)
                 # A commit that did not see the mark yet is refused: the head is another from here on.
                 begin_anew(table)
-            outcome.rows[contract.quarantine_table] = erase(quarantine, self.traces.in_rows, ("key", "payload"))
+            rejected = self.traces(contract.quarantine_table).in_rows
+            outcome.rows[contract.quarantine_table] = erase(quarantine, rejected, ("key", "payload"))
             past[contract.quarantine_table] = begin_anew(quarantine)
-        outcome.rows[contract.table] = erase(landed, self.traces.in_rows)
+        outcome.rows[contract.table] = erase(landed, traces.about)
+        if traces.before:
+            # What a change took from the person is somebody else's by now.
+            erase(landed, traces.in_rows, (BEFORE,))
         return past | {contract.table: begin_anew(landed)}
 
     def _make_anew(self, days: set[date], outcome: Outcome, tell: Tell) -> dict[str, int]:
@@ -288,9 +330,14 @@ class Forget:
         table.refresh()
         others = files_in(table).keys() - set(referred_files(table, data=True))
         if others:
-            traced = set(prove_table(table, self.traces).found)
+            traced = set(prove_table(table, self.traces(name)).found)
             removed += remove_files(self.catalog, table, others & traced)
         outcome.files += len(removed)
+
+
+def _source(contract: Contract) -> str | None:
+    """The source of a captured table, which is the tenant of all its rows; None for others."""
+    return contract.rules.capture.source if contract.stream and contract.rules.capture else None
 
 
 def _mark(table: Table, state: str) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
+from freshdata.contracts.capture import BEFORE
 from freshdata.errors import ConfigError
 from freshdata.lake.catalog import UTC_TIMESTAMP, ensure_table
 from freshdata.lake.replace import append_rows
@@ -72,8 +74,20 @@ class Forgotten:
 
     def mask(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Which decoded rows, as yet unprotected, are about one of them."""
+        return self._known(rows, rows[str(self._contract.subject)].cast(pa.string()).combine_chunks())
+
+    def cleared(self, rows: pa.Table) -> pa.Table:
+        """Decoded rows, those that a change took from one of them without the row before."""
+        if self._contract.rules.capture is None:
+            return rows
+        gone = pa.array(self._known(rows, subjects_before(self._contract, rows)))
+        kept = pc.if_else(gone, pa.scalar(None, pa.string()), rows[BEFORE])
+        return rows.set_column(rows.schema.get_field_index(BEFORE), BEFORE, kept)
+
+    def _known(self, rows: pa.Table, named: pa.Array) -> npt.NDArray[np.bool_]:
+        """Whether those whom rows name are among them."""
         found = np.zeros(rows.num_rows, dtype=np.bool_)
-        subjects = rows[str(self._contract.subject)].cast(pa.string()).combine_chunks().dictionary_encode()
+        subjects = named.dictionary_encode()
         suspect = [_subject(self._secret, value) in self._subjects for value in subjects.dictionary.to_pylist()]
         if not any(suspect):
             return found
@@ -91,15 +105,40 @@ class Forgotten:
         """Whether the bytes of a rejected event name one of them; in doubt, of whichever tenant, they do."""
         if payload is None:
             return False
-        event = parsed(payload)
-        subject, tenant = self._fields()
-        if event is not None and event.get(subject) is not None and event.get(tenant) is not None:
-            return self.holds(str(event[tenant]), str(event[subject]))
+        if (told := persons(self._contract, payload)) is not None:
+            return any(self.holds(*person) for person in told)
         return any(_subject(self._secret, text) in self._subjects for text in scalars(payload))
 
-    def _fields(self) -> tuple[str, str]:
-        written = {column.name: column.source_name for column in self._contract.columns}
-        return written[str(self._contract.subject)], written[self._contract.rules.tenant_field]
+
+def persons(contract: Contract, payload: bytes) -> set[tuple[str, str]] | None:
+    """Tenant and subject that the JSON of an event, a change or a message's key names; None when it does not tell.
+
+    Args:
+        contract: A stream's contract, which has a subject.
+        payload: The bytes.
+    """
+    event = parsed(payload)
+    written = {column.name: column.source_name for column in contract.columns}
+    field, rules = written[str(contract.subject)], contract.rules
+    if event is None:
+        return None
+    if rules.capture is None:
+        subject, tenant = event.get(field), event.get(written[rules.tenant_field])
+        return None if subject is None or tenant is None else {(str(tenant), str(subject))}
+    change = event["payload"] if isinstance(event.get("payload"), dict) else event  # Its schema may stand beside it.
+    is_key = "op" not in change
+    images = [change] if is_key else [change.get("before"), change.get("after")]
+    told = [image[field] for image in images if isinstance(image, dict) and field in image]
+    named = {(rules.capture.source, str(subject)) for subject in told if subject is not None}
+    return named if told or is_key else None
+
+
+def subjects_before(contract: Contract, changes: pa.Table) -> pa.Array:
+    """Whom the row before each change was about, as text; null where it does not say."""
+    (field,) = (column.source_name for column in contract.columns if column.name == contract.subject)
+    images = (parsed(text.encode()) if text else None for text in changes[BEFORE].to_pylist())
+    named = (image.get(field) if image else None for image in images)
+    return pa.array([None if subject is None else str(subject) for subject in named], pa.string())
 
 
 def parsed(payload: bytes) -> dict[str, Any] | None:

@@ -204,7 +204,10 @@ class Processor:
         kind = type(messages[0])
         values, keys = list(map(kind.value, messages)), list(map(kind.key, messages))
         decoded = _without_refused(self.decoder(values, keys, records.timestamps), records, states)
-        forgotten = self.forgotten.mask(decoded.rows) if self.forgotten else None
+        forgotten = None
+        if self.forgotten:
+            forgotten = self.forgotten.mask(decoded.rows)
+            decoded = replace(decoded, rows=self.forgotten.cleared(decoded.rows))
         if self.protector:
             decoded = replace(decoded, rows=self.protector.rows(decoded.rows))
         valid = records.at(decoded.positions)

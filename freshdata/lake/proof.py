@@ -21,39 +21,50 @@ BOUND = 16  # Characters that Iceberg keeps of a text's bounds.
 
 @dataclass(frozen=True)
 class Traces:
-    """What a person leaves.
+    """What a person leaves in a table.
 
     Attributes:
-        tenants: Columns that name the tenant, to the tenant.
-        subjects: Columns that name the person, in any table.
+        tenant: The tenant.
+        tenants: Columns that name it.
+        subjects: Columns that name the person.
         values: What stands for the person there: as it was sent, hashed, and as a token.
         made: Those of them that stand for nobody else, wherever they are.
-        named_in: Whether the bytes of a rejected event name the person.
+        named_in: Whether the bytes of a rejected event name the person; None where there are none.
+        before: Whom the rows before some changes were about; None where there are no changes.
     """
 
-    tenants: dict[str, str]
+    tenant: str
+    tenants: frozenset[str]
     subjects: frozenset[str]
     values: frozenset[str]
     made: frozenset[str]
-    named_in: Callable[[bytes | None], bool]
+    named_in: Callable[[bytes | None], bool] | None = None
+    before: Callable[[pa.Table], pa.Array] | None = None
 
     def in_rows(self, rows: pa.Table) -> pa.Array:
+        """Which rows are about the person, or were before a change."""
+        if self.before is None:
+            return self.about(rows)
+        was = pc.is_in(self.before(rows), pa.array(sorted(self.values), pa.string()))
+        return pc.or_(self.about(rows), self._of_tenant(rows, was))
+
+    def about(self, rows: pa.Table) -> pa.Array:
         """Which rows are about the person."""
         found = pa.array([False] * len(rows))
         for name in rows.column_names:
             column = rows[name].combine_chunks()
-            if name in ("key", "payload") and (
-                pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-            ):
-                found = pc.or_(found, pa.array([self.named_in(value) for value in column.to_pylist()], pa.bool_()))
+            if self.named_in and name in ("key", "payload"):
+                found = pc.or_(found, pa.array(map(self.named_in, column.to_pylist()), pa.bool_()))
             elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or name in self.subjects:
                 wanted = self.values if name in self.subjects else self.made
                 same = pc.is_in(column.cast(pa.string()), pa.array(sorted(wanted), pa.string()))
                 found = pc.or_(found, same)
-        for name, tenant in self.tenants.items():
-            if name in rows.column_names:
-                other = pc.not_equal(rows[name].combine_chunks().cast(pa.string()), tenant)
-                found = pc.and_(found, pc.invert(pc.fill_null(other, fill_value=False)))
+        return self._of_tenant(rows, found)
+
+    def _of_tenant(self, rows: pa.Table, found: pa.Array) -> pa.Array:
+        for name in self.tenants & set(rows.column_names):
+            other = pc.not_equal(rows[name].combine_chunks().cast(pa.string()), self.tenant)
+            found = pc.and_(found, pc.invert(pc.fill_null(other, fill_value=False)))
         return found
 
 
@@ -78,14 +89,14 @@ class TableProof:
     found: list[str] = field(default_factory=list)
 
 
-def prove(catalog: Catalog, traces: Traces) -> Iterator[TableProof]:
-    """Look for a person in each table of the lake."""
+def prove(catalog: Catalog, traces: Callable[[str], Traces]) -> Iterator[TableProof]:
+    """Look for a person in each table of the lake, for what it may hold."""
     for name in sorted(tables(catalog)):
         try:
             table = catalog.load_table(name)
         except NoSuchTableError:
             continue  # Dropped since it was listed.
-        yield prove_table(table, traces)
+        yield prove_table(table, traces(name))
 
 
 def prove_table(table: Table, traces: Traces) -> TableProof:
@@ -126,6 +137,6 @@ def _in_entry(store: FileSystem, record: object, traces: Traces) -> bool:
     described = record.get("data_file") if isinstance(record, dict) else None
     if not described or store.get_file_info(plain_path(described["file_path"])).is_file:
         return False  # The file itself is looked at.
-    wanted = {value[:BOUND].encode() for value in traces.values}
+    wanted = {value[:BOUND].encode() for value in (traces.values if traces.subjects else traces.made)}
     bounds = [*(described.get("lower_bounds") or ()), *(described.get("upper_bounds") or ())]
     return any(bound["value"][:BOUND] in wanted for bound in bounds)

@@ -141,7 +141,8 @@ def read_partition(
             decoded = earlier(decoded, values, keys, times, offsets)
         again = np.isin(offsets[decoded.positions], list(refused))
         keeps = ~again & ~forgotten.mask(decoded.rows) if forgotten else ~again
-        rows = protects.rows(decoded.rows) if protects else decoded.rows
+        rows = forgotten.cleared(decoded.rows) if forgotten else decoded.rows
+        rows = protects.rows(rows) if protects else rows
         good = decoded.positions[keeps]
         valid.append(rows.filter(pa.array(keeps)).append_column("_offset", pa.array(offsets[good])).cast(schema))
         refused_now = [*decoded.positions[again].tolist(), *(position for position, _ in decoded.rejected)]
