@@ -172,6 +172,7 @@ def _show_ready(output: "Console", settings: "Settings") -> None:
 
     state = platform_state(settings) or {"web": "", "children": []}
     output.print(f"[green]✓[/green] FreshData is up: [bold]{state['web']}[/bold]")
+    _show_warnings(output, state)
     for child in state["children"]:
         if child["name"] == Extra.GATEWAY:
             output.print(f"  [dim]Gateway[/dim] http://127.0.0.1:{child['port']}/docs")
@@ -180,6 +181,13 @@ def _show_ready(output: "Console", settings: "Settings") -> None:
         '  [dim]   [/dim] freshdata query "select * from gold.carrier_day order by flight_date desc limit 5"\n'
         "  [dim]   [/dim] freshdata down"
     )
+
+
+def _show_warnings(output: "Console", state: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    for warning in state.get("warnings", ()):
+        output.print(f"[yellow]![/yellow] {escape(warning)}")
 
 
 def _show_status(output: "Console", found: "Status") -> None:
@@ -198,6 +206,7 @@ def _show_status(output: "Console", found: "Status") -> None:
         for child in found.platform["children"]:
             children.add_row(child["name"], str(child["pid"]), str(child["port"] or ""), str(child["restarts"] or ""))
         output.print(children)
+        _show_warnings(output, found.platform)
     _show_streams(output, found)
     if not found.tables:
         output.print("No tables yet.")

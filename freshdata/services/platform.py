@@ -72,6 +72,7 @@ class Platform:
         self._tell = tell
         self._assets = assets
         self._step = "starting"
+        self._warnings: list[str] = []
         self._ready = False
         self._started = datetime.now(UTC)
         self._supervisor = Supervisor(settings.logs, self._write_state)
@@ -108,6 +109,20 @@ class Platform:
         if not self.settings.schema_registry_url:
             self._say("schema registry")
             self._supervisor.start("registry", lambda: registry_program(self.settings))
+
+    def publish_contracts(self) -> None:
+        """Publish the streams' contracts, so that their schemas are in the registry; what is refused is told."""
+        from freshdata.lake.catalog import open_catalog
+        from freshdata.publishing import publish_contract
+
+        self._say("contracts' schemas")
+        for contract in self.contracts.values():
+            if contract.stream and not contract.rules.capture:
+                try:
+                    publish_contract(self.settings, open_catalog(self.settings), contract, self.contracts)
+                except Exception as error:  # noqa: BLE001 - events need no registry: nothing of this may keep them.
+                    self._warnings.append(f"The schema of {contract.name} was not registered. {error}")
+                    self._say(self._warnings[-1])
 
     def start_cdc(self, *, rate: float = SHOP_RATE) -> None:
         """Start PostgreSQL with the sample shop in use, Kafka Connect that captures it, and what watches captures.
@@ -263,6 +278,8 @@ class Platform:
         self.start_producer(sample)
         if Extra.GATEWAY in extras:
             self.start_gateway()
+        if Extra.REGISTRY in extras:
+            self.publish_contracts()
         self._ready = True
         self._say("ready")
 
@@ -319,6 +336,7 @@ class Platform:
                 "started": self._started.isoformat(),
                 "ready": self._ready,
                 "step": self._step,
+                "warnings": self._warnings,
                 "web": self.web_address,
                 "children": [asdict(child) for child in self.children()],
             },

@@ -12,10 +12,13 @@ from freshdata.errors import ConfigError, EvolutionError, RegistryDownError, Reg
 from freshdata.lake.catalog import open_catalog
 from freshdata.publishing import publish_contract
 from freshdata.registry import Schema, client, open_registry
+from freshdata.services.instance import platform_state
+from freshdata.services.platform import Platform
 from freshdata.services.registry import local_registry, registry_address, running_registry
 from freshdata.settings import PROJECT
 
 pytestmark = pytest.mark.integration
+STREAMS = ("flight_events", "weather")
 GATE = "      - {name: gate, logicalType: string, physicalType: string}\n"
 
 
@@ -96,6 +99,21 @@ def test_an_id_that_was_unknown_is_asked_for_again_only_after_a_while(settings, 
         registry.schema(coming)
     monkeypatch.setattr(client, "REFUSED_SECONDS", 0.0)
     assert json.loads(registry.schema(coming).text) == json.loads(second)
+
+
+def test_the_platform_s_start_registers_what_it_can_and_tells_what_is_refused(streaming, registry):
+    settings = streaming.model_copy(update={"schema_registry_url": registry})
+    client, told = open_registry(settings), []
+    flights, weather = (f"{load_contracts(settings.contracts_dir)[name].rules.topic}-value" for name in STREAMS)
+    client.register(weather, "AVRO", ORDER)
+    with Platform(settings, tell=told.append) as platform:
+        platform.publish_contracts()
+        assert client.latest(flights)
+        assert json.loads(client.latest(weather)[1]) == json.loads(ORDER)
+        [refused] = platform_state(settings)["warnings"]
+    assert refused in told
+    assert refused.startswith("The schema of weather was not registered.")
+    assert "(409)" in refused
 
 
 def test_a_wrong_setting_is_one_line_and_shows_no_secret(settings):

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from freshdata.errors import PrerequisiteError
+from freshdata.registry import open_registry
 from freshdata.services.instance import platform_state
 from freshdata.services.processes import free_port
 from freshdata.services.registry import prepare_registry, running_registry
@@ -67,6 +68,8 @@ def test_life_of_the_platform(instance, environment):
         assert not status["simulated"]
 
         assert bool(running_registry(instance)) == bool(extras)
+        if extras:
+            assert open_registry(instance).latest("flights.flight_events.v1-value")
 
         before = pids()
         os.kill(before["worker-weather"], signal.SIGKILL)
