@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from freshdata.errors import TransformError
 from freshdata.settings import Settings
-from freshdata.transform.state import LONGEST_WAIT_SECONDS, state_to_alter, wait_for_state
+from freshdata.transform.state import LONGEST_WAIT_SECONDS, state_held, state_to_alter
 
 if TYPE_CHECKING:
     from sqlmesh import Context
@@ -32,18 +32,18 @@ def open_context(settings: Settings, *, longest_wait: float = LONGEST_WAIT_SECON
     from freshdata.transform.project import project_config
 
     config = project_config(settings)
-    wait_for_state(settings, longest_wait)
-    try:
-        with state_to_alter(settings):
-            context = Context(paths=[str(settings.models_dir)], config=config)
-    except SQLMeshError as error:
-        raise TransformError(
-            "of this project", f"cannot be loaded: {error}.", remedy="Correct the file it names."
-        ) from error
-    try:
-        yield context
-    finally:
-        context.close()
+    with state_held(settings, longest_wait):
+        try:
+            with state_to_alter(settings):
+                context = Context(paths=[str(settings.models_dir)], config=config)
+        except SQLMeshError as error:
+            raise TransformError(
+                "of this project", f"cannot be loaded: {error}.", remedy="Correct the file it names."
+            ) from error
+        try:
+            yield context
+        finally:
+            context.close()
 
 
 def _silence() -> None:

@@ -83,13 +83,15 @@ def _locked(engine: Engine, longest_wait: float) -> Connection:
     return connection
 
 
-def wait_for_state(settings: Settings, longest_wait: float) -> None:
-    """Wait while another process holds the state's file.
+@contextmanager
+def state_held(settings: Settings, longest_wait: float) -> Iterator[None]:
+    """Within the context, no other process uses the state's file: one that comes to it waits.
 
     Raises:
-        TransformError: it kept it for longer than some seconds.
+        TransformError: another process kept it for longer than some seconds.
     """
     if settings.state_uri is not None:
+        yield
         return
     import duckdb
 
@@ -99,7 +101,9 @@ def wait_for_state(settings: Settings, longest_wait: float) -> None:
         # Another process may be making it at this very moment.
         _remove_stillborn(path, older_than=STILLBORN_SECONDS)
         try:
-            duckdb.connect(str(path)).close()
+            # SQLMesh opens it seconds later, and meanwhile nobody else may.
+            held = duckdb.connect(str(path))
+            break
         except duckdb.IOException as error:
             # DuckDB's own message names the process that holds the file.
             if time.monotonic() > deadline:
@@ -108,11 +112,11 @@ def wait_for_state(settings: Settings, longest_wait: float) -> None:
                     f"another process still transforms after {longest_wait:.0f} s: {error}.",
                     remedy="Wait for it to end, or stop it.",
                 ) from error
-        else:
-            _remove_stillborn(path.with_name(VIEWS))
-            return
         time.sleep(delay)
         delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+    _remove_stillborn(path.with_name(VIEWS))
+    with held:
+        yield
 
 
 def _remove_stillborn(path: Path, *, older_than: float = 0.0) -> None:

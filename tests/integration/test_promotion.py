@@ -1,24 +1,29 @@
 """Promotions and rollbacks of models, and two developers at once, on a real lake."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
+from dagster import DagsterInstance
 from pyiceberg.catalog import Catalog
 
 from freshdata.environments.plan import plan_environment
-from freshdata.environments.promote import follow_files, promote, rollback
-from freshdata.environments.records import drop_environment, read_environment, read_environments
+from freshdata.environments.promote import PRODUCTION, follow_files, promote, rollback
+from freshdata.environments.records import drop_environment, locked, read_environment, read_environments
 from freshdata.errors import DeploymentError, TransformError
 from freshdata.lake.catalog import load_table, open_catalog
-from freshdata.settings import Settings
+from freshdata.settings import PROJECT, Settings
 from freshdata.transform.manifest import load_manifest
 from freshdata.transform.runner import open_runner
 from freshdata.transform.versions import read_versions
+from freshdata_assets.defs.resources import TURN
 from tests.bronze import append, flight_event, rows
 from tests.developers import (
     CARRIERS,
@@ -35,6 +40,7 @@ from tests.developers import (
     own_tables,
     run_all,
 )
+from tests.streams import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -222,3 +228,51 @@ def test_two_people_work_side_by_side(
     assert [one.name for one in read_environments(production)] == ["bob"]
     follow_files(production)
     assert production.models_dir == production.working_models_dir
+
+
+def test_a_promotion_and_runs_wait_for_one_another(
+    production: Settings, catalog: Catalog, environment: Callable[[Settings], dict[str, str]]
+) -> None:
+    run_all(production)
+    add_worst(production)
+    plan_environment(production, "column")
+    before, state = heads(catalog), production.home / "sqlmesh" / "state.duckdb"
+    production.dagster_home.mkdir()
+    shutil.copyfile(PROJECT / "dagster.yaml", production.dagster_home / "dagster.yaml")
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "freshdata.cli", *arguments, "--json"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(line, env=environment(production), **pipes)
+
+    def held() -> bool:
+        try:
+            duckdb.connect(str(state)).close()
+        except duckdb.IOException:
+            return True
+        return False
+
+    def promoting() -> bool:
+        try:
+            with locked(production, PRODUCTION):
+                return False
+        except DeploymentError:
+            return True
+
+    days = ("--from", str(DAY), "--to", str(DAY))
+    first = start("backfill", CARRIERS, *days)
+    wait_for(lambda: held() or first.poll() is not None, "the first run")
+    assert first.poll() is None, first.communicate()
+    first.send_signal(signal.SIGSTOP)
+    waiting = [start("backfill", ROUTES, *days), start("promote", "column")]
+    with DagsterInstance.from_config(str(production.dagster_home)) as instance:
+        log = instance.event_log_storage
+        wait_for(lambda: log.get_concurrency_info(TURN).pending_step_count == 1, "the second run")
+    wait_for(promoting, "the promotion")
+    assert heads(catalog) == before
+    first.send_signal(signal.SIGCONT)
+    told = [process.communicate(timeout=280) for process in (first, *waiting)]
+    assert [process.returncode for process in (first, *waiting)] == [0, 0, 0], told
+    assert [version.how for version in read_versions(production)][-1] == "promoted"
+    assert worst(catalog) == [9, 3, 3]
+    assert {CARRIERS, ROUTES} <= moved(before, heads(catalog))

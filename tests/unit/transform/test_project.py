@@ -1,8 +1,10 @@
 """The SQLMesh project: its own tests, its rules, and the manifest that the rest of the platform reads."""
 
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,28 @@ def test_whoever_finds_the_state_held_is_told_by_whom(tmp_path: Path) -> None:
         with pytest.raises(TransformError, match=f"PID {holder.pid}"), open_context(settings, longest_wait=0.1):
             pass
         holder.communicate("\n")
+
+
+def test_of_two_that_open_the_state_at_once_one_waits(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import sqlmesh; from freshdata.settings import Settings; "
+        "from freshdata.transform.context import open_context\n"
+        "print('ready', flush=True); input()\n"
+        "with open_context(Settings().for_home(Path(sys.argv[1]))) as context:\n"
+        "    context.state_sync.get_environments(); print('open', flush=True); input()"
+    )
+    line, pipe = [sys.executable, "-c", code, str(tmp_path)], subprocess.PIPE
+    with ExitStack() as stack:
+        both = [stack.enter_context(subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True)) for _ in range(2)]
+        opening = {process.stdout: process for process in both}
+        for process in both:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in both:
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+        while opening:
+            for stream in select.select(list(opening), [], [])[0]:
+                assert stream.readline() == "open\n"
+                opening.pop(stream).communicate("\n")
