@@ -49,7 +49,8 @@ LARGEST_SHARE = 0.25
 UNUSED = timedelta(days=7)
 INDEXES_AT_HAND = 1_000
 # Two hashes make 128 bits: a false match, which would delete another row, will not be seen.
-KEY_SQL = "concat_ws(chr(31), {})"
+# Each part with its length, which a null has not: no two keys read the same.
+PART_SQL = "strlen({0}::VARCHAR), ':', {0}::VARCHAR"
 HASH_SQL = "hash(key), hash('~' || key)"
 NUMBERED = (LongType, TimestampType, TimestamptzType)
 
@@ -107,7 +108,7 @@ class KeyIndex:
         import duckdb
 
         # Another release may hash otherwise: its keys would not be found in what this one has kept.
-        name = hashlib.sha256("\0".join((duckdb.__version__, path, *key)).encode()).hexdigest()[:32]
+        name = hashlib.sha256("\0".join((duckdb.__version__, path, _text(key))).encode()).hexdigest()[:32]
         cached = self._folder / f"{name}.npy"
         if not cached.is_file():
             self._forget_unused()
@@ -140,7 +141,7 @@ def _loaded(path: Path) -> npt.NDArray[np.uint64]:
 
 def _text(key: tuple[str, ...]) -> str:
     quoted = ('"' + name.replace('"', '""') + '"' for name in key)
-    return KEY_SQL.format(", ".join(f"coalesce({name}::VARCHAR, chr(30))" for name in quoted))
+    return f"concat({', '.join(map(PART_SQL.format, quoted))})"
 
 
 def merge_rows(

@@ -110,6 +110,12 @@ def test_a_merge_that_another_writer_outran_is_refused_whole(table: Table, index
     assert [row["v"] for row in stored(table)] == [3, *[1] * 7]
 
 
+def test_no_two_keys_read_the_same(index: KeyIndex) -> None:
+    parts = [("a\x1fb", "c"), ("a", "b\x1fc"), ("a1:b", "c"), ("a", "b1:c"), (None, "c"), ("\x1e", "c"), ("", "c")]
+    rows = pa.Table.from_pylist([{"shop": shop, "id": key} for shop, key in parts])
+    assert len(set(index.hashes(rows, ("shop", "id"))[0].tolist())) == len(parts)
+
+
 def open_catalog_again(table: Table) -> Table:
     return table.catalog.load_table(table.name())
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
+
 from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.progress import read_progress
@@ -70,3 +72,20 @@ def test_what_is_told_again_is_no_second_row_also_after_a_restart(tmp_path: Path
     assert progress is not None
     done = progress.total()
     assert (done.consumed, done.accepted, done.duplicates, done.rejected) == (15, 7, 7, 1)
+
+
+def test_no_two_primary_keys_read_the_same(tmp_path: Path) -> None:
+    settings = captured_project(tmp_path, {})
+    path = settings.contracts_dir / "customers.odcs.yaml"
+    path.write_text(
+        path.read_text()
+        .replace("{name: note,", "{name: note, primaryKey: true,")
+        .replace("{name: city,", "{name: city, primaryKey: true,")
+    )
+    contracts = load_contracts(settings.contracts_dir)
+    parts = [("a\x1fb", "c"), ("a", "b\x1fc"), ("a:1:b", "c"), ("a", "b:1:c"), (None, "c"), ("", "c")]
+    rows = pa.Table.from_pylist([{"id": 1, "city": city, "note": note, "_op": "r", "_lsn": 7} for city, note in parts])
+    hashes = BronzeWriter(open_catalog(settings), contracts["customers"], contracts, "cluster").processor.stored_hashes(
+        rows
+    )
+    assert len(set(map(tuple, hashes.tolist()))) == len(parts)
