@@ -29,8 +29,6 @@ Mask = npt.NDArray[np.bool_]
 
 # Where Python's dates end. Arrow's go on, and fail whatever meets one in Python.
 FIRST, LAST = dt.datetime.min, dt.datetime.max  # noqa: DTZ901 - cast to the column's own zone
-# In another zone than UTC a moment's day may be the one before or after.
-MARGIN = dt.timedelta(days=1)
 # The row decoder gives up on deeper nesting, where Arrow's does not. The contract's own fields are flat.
 DEEPEST = 100
 PATTERN_MEMORY = 65_536  # values
@@ -182,10 +180,11 @@ def _all_in_utc_with_seconds(values: pa.ChunkedArray, kind: pa.DataType) -> bool
 
 
 def outside_calendar(moments: pa.ChunkedArray) -> Mask:
-    """Which dates or timestamps have no place in Python's calendar, the years 1 to 9999; False for nulls."""
-    margin = MARGIN if pa.types.is_timestamp(moments.type) and moments.type.tz else dt.timedelta()
-    ends = FIRST + margin, LAST - margin
-    first, last = (pa.scalar(moment, pa.timestamp("us")).cast(moments.type) for moment in ends)
+    """Which dates or timestamps have no place in Python's calendar, the years 1 to 9999; False for nulls.
+
+    Nothing shows a moment in another zone than UTC, where its day could be another.
+    """
+    first, last = (pa.scalar(moment, pa.timestamp("us")).cast(moments.type) for moment in (FIRST, LAST))
     span = pc.min_max(moments)
     if not span["min"].is_valid or (first.value <= span["min"].value and span["max"].value <= last.value):
         return np.zeros(len(moments), dtype=np.bool_)

@@ -143,8 +143,12 @@ def test_avro_says_the_same(tmp_path: Path) -> None:
 
 def test_the_last_day_of_the_calendar_is_kept(decoder: ChangeDecoder) -> None:
     """It stands for no end in many a table."""
-    row = one(decoder, message("c", None, ROW | {"born": 2932896, "seen": 253_402_300_799_999_999}))
+    last = {"born": 2932896, "seen": 253_402_300_799_999_999, "joined": "9999-12-31T23:59:59.999999Z"}
+    row = one(decoder, message("c", None, ROW | last))
     assert (row["born"], row["seen"]) == (date.max, datetime.max)  # noqa: DTZ901 - as above.
+    assert row["joined"] == datetime.max.replace(tzinfo=UTC)
+    row = one(decoder, message("c", None, ROW | {"joined": "0001-01-01T00:00:00Z"}))
+    assert row["joined"] == datetime.min.replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +225,10 @@ def test_unknown_fields_are_kept_as_they_were_written(decoder: ChangeDecoder) ->
         (message("c", None, ROW, ts_us=10**18), "lies outside the years 1 to 9999 - at `$._changed_at`"),
         (message("c", None, ROW | {"born": -1703383}), "lies outside the years 1 to 9999 - at `$.born`"),
         (message("c", None, ROW | {"seen": 2**63 - 1}), "lies outside the years 1 to 9999 - at `$.seen`"),
+        (
+            message("c", None, ROW | {"joined": "9999-12-31T23:00:00-02:00"}),
+            "outside the years 1 to 9999 - at `$.joined`",
+        ),
         (message("c", None, ROW | {"joined": "-infinity"}), "Invalid isoformat string: '-infinity' - at `$.joined`"),
         (message("c", None, ROW | {"id": None}), "it lacks its key - at `$.id`"),
         (message("c", None, ROW, lsn=None, sequence=None), "it does not say where in the database's log it stands"),
