@@ -58,7 +58,10 @@ def _check(
     @dg.asset_check(
         asset=asset_key(model.name),
         name=NAME,
-        description="Rows, nulls and values of each day that is over are such as the four weeks before it let expect.",
+        description=(
+            "Rows, nulls and values of each day that is over are such as the four weeks before it let expect. "
+            "Evaluated at five past each hour: until then, rows written since count as not evaluated."
+        ),
         automation_condition=hourly,
     )
     def check_days(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:

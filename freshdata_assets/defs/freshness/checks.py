@@ -77,7 +77,8 @@ def _check(platform: Platform, stream: Contract, model: ModelInfo) -> dg.AssetCh
         name=NAME,
         description=(
             f"The newest event of each tenant is at most {duration_text(stream.rules.freshness)} old, or it has been "
-            "silent for no longer than its contract allows. The sensor freshness evaluates it every minute."
+            "silent for no longer than its contract allows. The sensor freshness evaluates it every minute: until "
+            "then, rows written since count as not evaluated."
         ),
     )
     def check_freshness() -> dg.AssetCheckResult:
