@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from freshdata.contracts.anomalies import read_anomalies
 from freshdata.contracts.capture import CHANGE_COLUMNS, CHANGED_ON, OPERATION, read_capture
+from freshdata.contracts.commits import read_commit_policy
 from freshdata.contracts.enrichments import check_enrichments, read_enrichments, read_validity
 from freshdata.contracts.heartbeat import read_duration, read_heartbeat
 from freshdata.contracts.lifecycle import read_contact, read_lifecycle
 from freshdata.contracts.model import (
     ClusteringOrder,
     Column,
-    CommitPolicy,
     Compatibility,
     Contract,
     Enrichment,
@@ -52,13 +52,6 @@ CAPTURED = {"binary": pa.binary(), "time": pa.time64("us")}
 ARRAY = re.compile(r"array<(.+)>")
 DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(\d{1,2})\)")
 LIMITS = {"minimum": "ge", "maximum": "le", "exclusiveMinimum": "gt", "exclusiveMaximum": "lt"}
-COMMIT_COUNTS = {
-    "maxRows": "max_rows",
-    "maxBytes": "max_bytes",
-    "maxOpenPartitions": "max_open_partitions",
-    "minFileRows": "min_file_rows",
-}
-COMMIT_AGES = {"maxAge": "max_age", "maxIdleAge": "max_idle_age"}
 STRING_LIMITS = {"minLength": "min_length", "maxLength": "max_length", "pattern": "pattern"}
 
 
@@ -304,7 +297,7 @@ class _Reader:
             tenant_buckets=int(buckets[1]) if buckets else None,
             clustering=tuple(self.custom.get("clusteringColumns") or ()),
             clustering_order=self.clustering_order(),
-            commit=self.commit_policy(),
+            commit=read_commit_policy(self.file, self.custom.get("commitPolicy")),
             publish_clean=self.publish_clean(),
             publish_clean_from=self.custom.get("publishCleanFrom", "beginning"),
             freshness=freshness,
@@ -336,33 +329,6 @@ class _Reader:
         if value not in known:
             raise self.error(f"{name} is {value!r}.", f"Use one of {', '.join(known)}.")
         return value
-
-    def commit_policy(self) -> CommitPolicy:
-        given = self.custom.get("commitPolicy") or {}
-        if not isinstance(given, dict) or not given.keys() <= COMMIT_COUNTS.keys() | COMMIT_AGES.keys():
-            raise self.error(
-                f"commitPolicy is {given!r}.", f"Use only {', '.join([*COMMIT_COUNTS, *COMMIT_AGES])}: {{NAME: VALUE}}."
-            )
-        counts: dict[str, Any] = {ours: given[theirs] for theirs, ours in COMMIT_COUNTS.items() if theirs in given}
-        for theirs, ours in COMMIT_COUNTS.items():
-            # Not isinstance: YAML's `true` would pass as the number 1.
-            if ours in counts and (type(counts[ours]) is not int or counts[ours] < 1):
-                raise self.error(f"commitPolicy.{theirs} is {counts[ours]!r}.", "Write a whole number above 0.")
-        ages: dict[str, Any] = {
-            ours: self.parse_duration(f"commitPolicy.{theirs}", given[theirs])
-            for theirs, ours in COMMIT_AGES.items()
-            if theirs in given
-        }
-        if "max_age" in ages:
-            # Whoever allows every event a minute allows it to the small commits too.
-            ages = {"max_idle_age": max(ages["max_age"], CommitPolicy.max_idle_age)} | ages
-        policy = CommitPolicy(**counts, **ages)
-        if not timedelta(0) < policy.max_age <= policy.max_idle_age:
-            raise self.error(
-                "commitPolicy.maxAge must be above zero and at most maxIdleAge.",
-                "Raise maxIdleAge, or lower maxAge (ISO 8601 durations such as PT2S).",
-            )
-        return policy
 
     def check(self, rules: StreamRules, columns: dict[str, Column]) -> None:
         dated = () if rules.derives_event_date else (rules.event_date_field,)
@@ -412,10 +378,7 @@ class _Reader:
         return value
 
     def duration(self, name: str, default: str) -> timedelta:
-        return self.parse_duration(name, self.custom.get(name, default))
-
-    def parse_duration(self, name: str, value: Any) -> timedelta:
-        return read_duration(self.file, name, value)
+        return read_duration(self.file, name, self.custom.get(name, default))
 
     def sla(self, name: str) -> timedelta:
         for item in self.odcs.slaProperties or []:

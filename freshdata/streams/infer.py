@@ -5,17 +5,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
-from statistics import quantiles
+from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import msgspec
 
 from freshdata.errors import SampleError
 from freshdata.streams.fields import PERSONAL_NAME, TOLERATED, Field, Names, infer_fields
 from freshdata.streams.model import Choices, Decision, Inferred
 from freshdata.streams.samples import Row, Sample
+from freshdata.streams.times import STEPS, day, moment, rounded_up, usual_gap
 
 KEYS = (r"event_?id", r"id", r"uuid|guid", r"(\w+_)?(id|uuid|guid|key|number|no|code|ref|reference)")
 TIMES = (
@@ -38,9 +35,6 @@ FEW_TENANTS = 8
 MANY_ROWS_A_DAY = 50_000_000
 LONGEST_LATENESS = timedelta(days=7)
 LONGEST_FRESHNESS = timedelta(days=5)  # Below tenantIdleAfter, by default a week.
-STEPS = [timedelta(**{unit: count}) for unit, counts in (
-    ("minutes", (10, 15, 30)), ("hours", (1, 2, 3, 6, 12)), ("days", (1, 2, 3, 4, 5, 7, 10, 14, 21, 30)),
-) for count in counts]  # fmt: skip
 
 
 def infer(name: str, sample: Sample, choices: Choices) -> Inferred:
@@ -276,8 +270,8 @@ class _Inference:
         """Whether the day is derived from the event time; a field that has its name and is no day makes way."""
         given = next((each for each in self.fields.values() if each.name == "event_date"), None)
         if given is not None:
-            days = [(_date(row.get(given.source_name)), _time(row.get(event_time))) for row in self.sample.rows]
-            near = all(day and at and abs((day - at.date()).days) <= 1 for day, at in days)
+            days = [(day(row.get(given.source_name)), moment(row.get(event_time))) for row in self.sample.rows]
+            near = all(found and at and abs((found - at.date()).days) <= 1 for found, at in days)
             if given.physical == "date" and given.required and near:
                 self.decide("event date", given.source_name, "a date in every event, within a day of the event time")
                 return False
@@ -286,7 +280,7 @@ class _Inference:
         return True
 
     def times(self, event_time: str) -> list[tuple[datetime, Row]]:
-        return [(at, row) for row in self.sample.rows if (at := _time(row.get(event_time))) is not None]
+        return [(at, row) for row in self.sample.rows if (at := moment(row.get(event_time))) is not None]
 
     def lateness(self, event_time: str) -> timedelta:
         latest, newest = timedelta(0), datetime.min.replace(tzinfo=UTC)
@@ -298,12 +292,12 @@ class _Inference:
         if self.sample.types is not None or latest > LONGEST_LATENESS:
             chosen, why = timedelta(hours=6), "the sample is not in the order in which its events came"
         else:
-            chosen, why = max(_rounded_up(latest * 1.5), timedelta(hours=1)), f"at most {latest} behind the newest"
+            chosen, why = max(rounded_up(latest * 1.5), timedelta(hours=1)), f"at most {latest} behind the newest"
         self.decide("allowedLateness", chosen, why, review=self.sample.types is not None or latest > LONGEST_LATENESS)
         return chosen
 
     def dedupe_window(self, lateness: timedelta) -> timedelta:
-        window = max(timedelta(days=1), _rounded_up(2 * lateness))
+        window = max(timedelta(days=1), rounded_up(2 * lateness))
         self.decide("dedupeWindow", window, "a day, or twice the lateness")
         return window
 
@@ -323,9 +317,9 @@ class _Inference:
         moments: dict[Any, list[datetime]] = defaultdict(list)
         for at, row in self.times(event_time):
             moments[row.get(tenant)].append(at)
-        usual = [gap for found in moments.values() if (gap := _usual_gap(sorted(found))) is not None]
+        usual = [gap for found in moments.values() if (gap := usual_gap(sorted(found))) is not None]
         longest = max(usual, default=None)
-        chosen = min(max(_rounded_up(longest * 3), STEPS[0]), LONGEST_FRESHNESS) if longest else timedelta(days=1)
+        chosen = min(max(rounded_up(longest * 3), STEPS[0]), LONGEST_FRESHNESS) if longest else timedelta(days=1)
         why = (
             f"three times {longest}, in which 95 of 100 events of the rarest tenant follow one another"
             if longest
@@ -376,33 +370,6 @@ def _like_ids(each: Field, rows: list[Row]) -> bool:
     common = Counter(map(len, texts)).most_common(1)[0]
     plain = all(re.search(r"\d", text) and re.fullmatch(r"[\w:.-]{8,64}", text) for text in texts)
     return plain and common[1] == len(texts)
-
-
-def _usual_gap(moments: list[datetime]) -> timedelta | None:
-    gaps = [later - earlier for earlier, later in pairwise(moments) if later > earlier]
-    if len(gaps) < 2:  # One tells nothing of what is usual.
-        return None
-    return timedelta(seconds=quantiles([gap.total_seconds() for gap in gaps], n=20)[-1])
-
-
-def _rounded_up(span: timedelta) -> timedelta:
-    return next((step for step in STEPS if step >= span), STEPS[-1])
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        found: datetime = msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
-        return None
-    return found.astimezone(UTC) if found.tzinfo else None
-
-
-def _date(value: Any) -> date | None:
-    try:
-        found: date = msgspec.convert(value, date)
-    except msgspec.ValidationError:
-        return None
-    return found
 
 
 def _error(message: str, remedy: str) -> SampleError:
