@@ -24,7 +24,7 @@ def recover(settings: Settings, source: Source) -> None:
     """Have a source's tables read whole into a new slot, after changes were missed.
 
     What was deleted in between has no event: before the new snapshot each topic gets a truncation, the same as
-    Debezium's, so that Silver ends as what the snapshot holds.
+    Debezium's, so that Silver ends as what the snapshot holds. If it is stopped at any point, it can be run again.
 
     Raises:
         CaptureError: the database does not answer.
@@ -32,7 +32,9 @@ def recover(settings: Settings, source: Source) -> None:
     """
     api = Connect(settings)
     with connect(source) as connection:
-        api.forget_offsets(source.name)
+        api.stop(source.name)
+        # Until the truncations are sent, changes are told as missed, and the connector does not start: its position is
+        # known, and there is no slot that has it.
         _drop_slot(connection, source)
         with connection.cursor() as cursor:
             # Its second statement moves the log on: every row of the snapshot is later than the truncation.
@@ -40,6 +42,7 @@ def recover(settings: Settings, source: Source) -> None:
             (lsn,) = cursor.fetchone()
             cursor.execute("SELECT pg_logical_emit_message(false, 'freshdata', '')")
         _send_truncations(settings, source, lsn)
+        api.forget_offsets(source.name)
         api.resume(source.name)
     api.wait_running(source.name)
 

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
@@ -417,6 +419,44 @@ def test_a_dropped_slot_is_told_and_nothing_skipped(stack, simple):
     recover(stack.settings, source)
     stack.caught_up(source.name)
     assert read_health(stack.api, source).ok
+    assert_equal(stack, source, dsn)
+
+
+KILLED = """
+import os, signal, sys
+from freshdata.cdc import recovery
+from freshdata.cdc.connector import Connect
+from freshdata.cdc.source import known_source
+from freshdata.settings import load_settings
+
+place = recovery if hasattr(recovery, sys.argv[2]) else Connect
+setattr(place, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+settings = load_settings()
+recovery.recover(settings, known_source(settings, sys.argv[1]))
+"""
+
+
+def test_a_recovery_that_was_killed_is_told_and_run_again(stack, simple, environment):
+    source, dsn = simple
+    stop_reading(stack, source)
+    execute(dsn, "select pg_drop_replication_slot(%s)", source.slot)
+    execute(dsn, "delete from t where id = 1; insert into t values (11, 1)")
+
+    def killed_before(step):
+        command = [sys.executable, "-c", KILLED, source.name, step]
+        assert subprocess.run(command, env=environment(stack.settings), check=False).returncode == -signal.SIGKILL
+        return read_health(stack.api, source)
+
+    for step in ("_send_truncations", "forget_offsets"):
+        assert f"freshdata cdc recover {source.name}" in killed_before(step).remedy
+        # Who starts the connector all the same skips nothing by it.
+        stack.api.resume(source.name)
+        wait_for(lambda: stack.api.state(source.name)[0] == "FAILED", "the connector to see it")
+    # There is nothing left to do but to start it.
+    assert f"freshdata cdc restart {source.name}" in killed_before("resume").remedy
+    stack.api.resume(source.name)
+    wait_for(lambda: read_health(stack.api, source).ok, "the capture")
+    stack.caught_up(source.name)
     assert_equal(stack, source, dsn)
 
 
