@@ -21,7 +21,7 @@ from freshdata.contracts import Column, Contract, load_contracts
 from freshdata.contracts.capture import CHANGED_AT, LSN, OPERATION, TRANSACTION, TRUNCATE, UNAVAILABLE
 from freshdata.errors import CaptureError, LakeError
 from freshdata.lake.catalog import load_table, open_catalog
-from freshdata.lake.cursors import read_cursor
+from freshdata.lake.cursors import behind, read_cursor
 from freshdata.lake.duck import MEMORY_LIMIT
 from freshdata.lake.progress import read_progress
 from freshdata.lake.publication import followed_contract
@@ -159,8 +159,10 @@ def _wait_for_silver(settings: Settings, catalog: Catalog, one: _Captured) -> "_
         return cursor.upstream.get(one.contract.table) if cursor else None
 
     def enough(snapshot_id: int | None) -> bool:
+        if not behind(catalog, {one.model.name: (one.contract.table,)}):
+            return True  # Also where the rows that it has seen are in other files by now.
         snapshot = load_table(catalog, one.contract.table).snapshot_by_id(snapshot_id) if snapshot_id else None
-        return head is None or (snapshot is not None and (snapshot.sequence_number or 0) >= needed)
+        return snapshot is not None and (snapshot.sequence_number or 0) >= needed
 
     if not _moves_past(seen, enough):
         raise LakeError(

@@ -19,6 +19,9 @@ from freshdata.cdc.models import write_models
 from freshdata.cli.main import app
 from freshdata.contracts import load_contracts
 from freshdata.lake.catalog import load_table, open_catalog
+from freshdata.lake.clustering import Clustering, Key
+from freshdata.lake.compaction import compact
+from freshdata.lake.health import Thresholds
 from freshdata.lake.progress import read_progress
 from freshdata.lake.query import run_query
 from freshdata.services.kafka import end_offsets
@@ -188,6 +191,10 @@ def test_under_load_and_over_the_death_of_a_worker(shop: Shop) -> None:
             report = verify_source(shop.settings, shop.dsn)
         assert [finding for finding in report.findings if not finding.ok] == []
     shop.verified()
+    # What is compacted afterwards Silver has seen.
+    bronze = load_table(open_catalog(shop.settings), "bronze.store_items")
+    assert compact(bronze, Clustering((Key("_offset"),)), Thresholds(small_files=2)).snapshots > 0
+    assert verify_source(shop.settings, shop.dsn).ok
 
 
 def test_large_values_that_stay_keys_that_change_and_a_truncation(shop: Shop) -> None:
