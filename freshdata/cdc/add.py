@@ -18,6 +18,7 @@ from freshdata.contracts import Contract, load_contracts
 from freshdata.contracts.evolution import compare, refuse_breaking
 from freshdata.contracts.loader import SUFFIX, contract_of, load_contract
 from freshdata.errors import CaptureError
+from freshdata.files import replace_file
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.publication import published_contract
 from freshdata.services.kafka import ensure_topics
@@ -99,11 +100,13 @@ def add(
         ensure_signal_table(connection, source)
         _publish(connection, source)
         # So that it can be removed, whatever happens; a table counts once nothing is left to do for it.
-        write_source(settings, replace(source, tables=before))
+        read = known.read if known else {}
+        write_source(settings, replace(source, tables=before, read=read))
         tell("starting the capture")
         api.register(source, anew=not before)
-        # A new source reads its tables by itself. Later, one that is new or has other columns is read whole.
-        snapshots = [table for table in source.tables if table in written or table not in before] if before else []
+        # A new source reads its tables by itself. Later, one that is new or has another contract is read whole.
+        source = replace(source, read={table: contract.version for table, contract in contracts.items()})
+        snapshots = [table for table, version in source.read.items() if read.get(table) != version] if before else []
         if snapshots:
             ask_snapshot(connection, source, snapshots)
         write_source(settings, source)
@@ -173,7 +176,7 @@ def _write_contracts(
             written.append(table.full_name)
     settings.contracts_dir.mkdir(parents=True, exist_ok=True)
     for path, document in documents.items():
-        path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
+        replace_file(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120))
     everything = load_contracts(settings.contracts_dir)
     for contract in contracts.values():
         ensure_stream_tables(catalog, contract, everything)

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ class Source:
         tables: The captured tables, ``schema.table``.
         without: Columns that are left out, ``schema.table.column``.
         avro: Whether changes are written as Avro, with their schema in the registry, instead of as JSON.
+        read: The version of its contract under which each table was last read whole, or asked to be.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Source:
     tables: tuple[str, ...]
     without: tuple[str, ...]
     avro: bool = False
+    read: dict[str, str] = field(default_factory=dict)
 
     @property
     def slot(self) -> str:
@@ -72,6 +74,7 @@ def read_sources(settings: Settings) -> dict[str, Source]:
             tuple(content["tables"]),
             tuple(content["without"]),
             avro=content["avro"],
+            read=content.get("read", {}),
         )
     return found
 

@@ -108,6 +108,17 @@ def test_what_an_addition_that_failed_has_left_undone_is_done_by_the_next(stack,
     found = changes(stack.settings, source.topic("public.t"))
     assert [change["op"] for change in found] == ["r"] * 10 + ["c"]
 
+    # Nor is it forgotten that a table with another column has to be read.
+    execute(dsn, "alter table t add more int default 7")
+    with monkeypatch.context() as away:
+        away.setattr("freshdata.cdc.add.ask_snapshot", fail)
+        with pytest.raises(ServiceError):
+            add(stack.settings, dsn=dsn)
+    assert add(stack.settings, dsn=dsn).snapshots == ["public.t"]
+    topic = source.topic("public.t")
+    wait_for(lambda: current_rows(changes(stack.settings, topic)) == source_rows(dsn, "t"), "the new column's values")
+    assert add(stack.settings, dsn=dsn).snapshots == []
+
 
 def test_the_shop_under_load_and_over_kills(stack):
     create_shop(stack.settings)
