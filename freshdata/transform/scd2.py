@@ -7,6 +7,7 @@ have new rows are made anew from all of their versions upstream, and theirs are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
@@ -69,6 +70,7 @@ class Scd2Kind(KeyedKind):
         if self.changes:
             aside = {*key, VERSION, begin}
             query = versions(query, key, names, [n for n in names if n not in aside and not n.startswith("_")])
+            query = _begun_in_order(query, key, names, begin)
         by_key = [column(name) for name in key]
         told = marked(query, names, self.deleted).select(
             _over(exp.RowNumber(), [*by_key, column(begin)], _order(self.property_names("version"), desc=True), NTH)
@@ -100,7 +102,8 @@ class Scd2(OverwriteChangedPartitions, CustomMaterialization[Scd2Kind]):  # type
     ``TIMESTAMPTZ``. The table has two columns more than the query: ``valid_to``, null for the version that is valid
     still, and ``is_current``. Of equal versions in a row, the first is kept. The query must be one that can be computed
     for each key apart. With ``changes = true`` its rows are a database table's changes, as those of
-    :class:`~freshdata.transform.changes.CurrentRows` are.
+    :class:`~freshdata.transform.changes.CurrentRows` are, and come in the same order: one whose time is after that of a
+    later one begins with the later one, and so does not count.
     """
 
     NAME = "scd2"
@@ -132,6 +135,16 @@ class Scd2(OverwriteChangedPartitions, CustomMaterialization[Scd2Kind]):  # type
         rows = _of_keys(everything.subquery("q"), "q", stored.key, names, nameless=kind.changes)
         old = _of_keys(exp.to_table(table).as_("q"), "q", stored.key, stored.key).distinct()
         exchange(self.adapter, stored, old, kind.stored(rows, columns), ctes={TOUCHED: touched})
+
+
+def _begun_in_order(query: exp.Query, key: tuple[str, ...], names: Sequence[str], begin: str) -> exp.Select:
+    """Versions of which none begins after one that follows it in the topic, whose order Silver goes by, too.
+
+    A snapshot tells when it read a row, which may be after the commit of a change that it does not have.
+    """
+    order = [exp.Ordered(this=column(VERSION), desc=True, nulls_first=False)]
+    earliest = _over(exp.Min(this=column(begin)), [column(name) for name in key], order, begin)
+    return exp.select(*(earliest if name == begin else column(name) for name in names)).from_(query.subquery("b"))
 
 
 def _told(columns: Columns) -> tuple[str, ...]:

@@ -151,9 +151,17 @@ def test_a_transaction_that_was_under_way_during_the_snapshot_counts_after_it(
     )
     follow(runner)
     assert current(catalog, HARD, 15, 16) == {15: ("Pisa", None), 16: ("Oslo", None)}
+    # Nor is it before the snapshot's row in the history, though that was read after it was committed.
+    assert (history(catalog, 15), history(catalog, 16)) == ([(18, None, "Pisa", None)], [(19, None, "Oslo", None)])
     land(settings, [change("u", 17, 16, City="Bonn")])
     follow(runner)
     assert current(catalog, HARD, 15, 16) == {15: ("Pisa", None), 16: ("Bonn", None)}
+    assert history(catalog, 16) == [(17, None, "Bonn", None)]
+    # A row read again, late, takes nothing of the time of what comes after it, nor of what it repeats.
+    land(settings, [change("r", 20, 16, City="Bonn"), change("d", 18, 16), change("c", 19, 16, City="Bern")])
+    follow(runner)
+    assert current(catalog, HARD, 16) == {16: ("Bern", None)}
+    assert history(catalog, 16) == [(17, 18, "Bonn", None), (19, None, "Bern", None)]
 
 
 def test_a_truncation_empties_what_is_before_it(runner: Runner, catalog: Catalog, settings: Settings) -> None:
