@@ -10,6 +10,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from freshdata.intervals import each, ranges
 
 REFUSED_DAYS = "freshdata/refused_days"
+NONE = "none"
 LOOKED_AT = 20
 
 
@@ -58,7 +59,7 @@ def still_refused(
     """
     told = (days for verdict in _verdicts(instance, check) if (days := _refused_days(verdict)) is not None)
     before = next(told, set()).difference(judged)
-    return {REFUSED_DAYS: _text(before.union(judged) if refused else before)}
+    return {REFUSED_DAYS: _text(before.union(judged) if refused else before) or NONE}
 
 
 def _verdicts(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Iterator[dg.AssetCheckEvaluation]:
@@ -74,7 +75,7 @@ def _refused_days(verdict: dg.AssetCheckEvaluation) -> set[date] | None:
     """The days that stood refused after a verdict; None if it does not tell days."""
     if REFUSED_DAYS not in verdict.metadata:
         return None
-    pairs = (pair.split(" to ") for pair in str(verdict.metadata[REFUSED_DAYS].value).split(", ") if pair)
+    pairs = (pair.split(" to ") for pair in str(verdict.metadata[REFUSED_DAYS].value).split(", ") if pair != NONE)
     return {day for pair in pairs for day in each(date.fromisoformat(pair[0]), date.fromisoformat(pair[-1]))}
 
 

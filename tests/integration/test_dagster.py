@@ -144,6 +144,8 @@ def test_news_beyond_the_runs_range_is_taken_in_and_reported(platform: Platform,
     again = run(list(first.asset_selection or ()), dict(first.tags))
     assert again.success
     assert materialized(again)["gold/carrier_day", "2013-01-01"] == 2
+    told = again.asset_materializations_for_node("gold_daily")
+    assert {one.metadata["dagster/row_count"].value for one in told if one.asset_key.path[-1] == "carrier_day"} == {6}
     assert checks(again)[RULES].passed
 
 

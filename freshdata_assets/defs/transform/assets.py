@@ -16,6 +16,7 @@ from pyiceberg.exceptions import NoSuchTableError
 
 from freshdata.errors import FreshDataError
 from freshdata.intervals import day_of, each, length
+from freshdata.transform.keyed import row_counts as rows_of_days
 from freshdata.transform.manifest import AuditInfo, ModelInfo, calendar_of
 from freshdata.transform.results import AuditResult, ModelRun
 from freshdata.transform.retry import passes
@@ -250,10 +251,17 @@ class _Layer:
             self.lasting = True
         return dg.MaterializeResult(
             asset_key=key,
-            metadata=_metadata(model, outcome) if outcome else {"freshdata/note": "up to date"},
+            metadata=_metadata(model, outcome) if outcome else self.unchanged(model),
             data_version=dg.DataVersion(str(outcome.snapshot_id)) if outcome else None,
             check_results=[found for found, _ in verdicts],
         )
+
+    def unchanged(self, model: ModelInfo) -> dict[str, Any]:
+        """What there is to tell of a model that was up to date; the UI shows a table's rows by its last run alone."""
+        table = self.platform.catalog().load_table(model.name)
+        days = rows_of_days(table, str(model.partition_column))
+        told = {"freshdata/note": "up to date", "freshdata/location": dg.MetadataValue.path(table.location())}
+        return told | ({} if days is None else {"dagster/row_count": sum(days.values())})
 
     def verdicts(self, model: ModelInfo, outcome: ModelRun | None) -> Iterator[tuple[dg.AssetCheckResult, bool]]:
         """The outcome of each selected audit, and whether it blocks.
