@@ -98,9 +98,10 @@ def _lost(source: Source, slot: Any, stored: int | None) -> str:
     gone = f"the changes after {at}, up to which all is in Kafka, are not kept by the database any more"
     if slot is None:
         return f"the replication slot {source.slot} was dropped: {gone}"
-    _, wal_status, confirmed, *_ = slot
+    active, wal_status, confirmed, *_ = slot
     if wal_status == "lost":
         return f"the replication slot {source.slot} was so far behind that PostgreSQL gave it up: {gone}"
-    if confirmed is not None and int(confirmed) > stored:
+    # While it is read, what Kafka has acknowledged may be confirmed a moment before it is stored.
+    if not active and confirmed is not None and int(confirmed) > stored:
         return f"the replication slot {source.slot} was dropped and made anew, later than what was captured: {gone}"
     return ""
