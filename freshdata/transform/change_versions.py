@@ -64,12 +64,15 @@ def _counted(query: exp.Query, key: Sequence[str], names: Sequence[str], untold:
     of_each = [column(name, KEYS if name in key else TRUNCATIONS) for name in (*names, UNAVAILABLE)]
     deletes = exp.select(*of_each).from_(keys.subquery(KEYS)).join(truncations.subquery(TRUNCATIONS), join_type="cross")
     found = exp.union(rows, deletes, distinct=False)
+    # Row by row, so that each count is that of one telling change: one that was read twice has the same version twice.
+    rows_so_far = exp.WindowSpec(kind="ROWS", start="UNBOUNDED", start_side="PRECEDING", end="CURRENT ROW")
     counts = [
         exp.alias_(
             exp.Window(
                 this=exp.Sum(this=exp.Case().when(_tells(name), _number(1)).else_(_number(0))),
                 partition_by=list(map(column, key)),
                 order=_by_version(),
+                spec=rows_so_far.copy(),
             ),
             _told(name),
             quoted=True,
