@@ -107,8 +107,16 @@ def keep_rows(
         Kafka partition to the offset at which the stream continues.
 
     Raises:
-        LakeError: the stream has not consumed anything, its offsets fit the topic, or a worker is writing.
+        LakeError: the stream has not consumed anything, its offsets fit the topic, a worker is writing, or the rows are
+            changes of a table, which count in the order of their offsets.
     """
+    if contract.rules.capture is not None:
+        raise LakeError(
+            contract.table,
+            "its changes count in the order of their offsets, and those of a new topic begin anew.",
+            remedy=f"Have its table read whole, `freshdata cdc snapshot {contract.rules.capture.table}`, and make "
+            f"Bronze of the new topic: `freshdata replay {contract.name} --allow-missing`.",
+        )
     bronze, quarantine = ensure_stream_tables(open_catalog(settings), contract, contracts)
     cluster = cluster_id(settings)
     with TopicReader(settings, contract.rules.topic) as reader:

@@ -12,22 +12,28 @@ from typing import Any
 
 import psycopg2
 import pytest
+from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from freshdata.cdc.add import add
 from freshdata.cdc.models import write_models
+from freshdata.cdc.signals import ask_snapshot
+from freshdata.cdc.source import connect, read_sources
 from freshdata.cli.main import app
 from freshdata.contracts import load_contracts
+from freshdata.errors import LakeError
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.clustering import Clustering, Key
 from freshdata.lake.compaction import compact
 from freshdata.lake.health import Thresholds
 from freshdata.lake.progress import read_progress
 from freshdata.lake.query import run_query
-from freshdata.services.kafka import end_offsets
+from freshdata.replay import keep_rows
+from freshdata.services.kafka import client_config, end_offsets
 from freshdata.transform.runner import open_runner
 from freshdata.verify.report import Report
 from freshdata.verify.source import verify_source
+from stream_workers.replay import Replay, Request
 from tests.capturing import Stack, capture_stack, execute
 from tests.streams import wait_for
 
@@ -229,6 +235,39 @@ def test_after_the_table_has_other_columns(shop: Shop) -> None:
     def read_again() -> bool:
         shop.follow()
         return len(run_query(shop.settings, name)) == execute(shop.dsn, "select count(*) from items")[0][0]
+
+    wait_for(read_again, "the incremental snapshot")
+    shop.verified()
+
+
+def test_a_topic_that_was_created_anew(shop: Shop) -> None:
+    contracts = load_contracts(shop.settings.contracts_dir)
+    contract, process = contracts["store_pairs"], shop.workers["store_pairs"]
+    execute(shop.dsn, "update pairs set b = b + 1; insert into pairs select 'n', g from generate_series(1, 20) g")
+    shop.verified()
+    process.terminate()
+    process.wait(60)
+    admin = AdminClient(client_config(shop.settings))
+    admin.delete_topics([contract.rules.topic])[contract.rules.topic].result(30)
+    wait_for(lambda: contract.rules.topic not in admin.list_topics(timeout=30).topics, "deletion of the topic")
+    execute(shop.dsn, "delete from pairs where b < 10; update pairs set tags = array['anew'] where b = 10")
+    shop.work("store_pairs")
+    assert shop.workers["store_pairs"].wait(60) == 1
+    assert "was deleted and created anew" in (shop.settings.home / "worker.log").read_text()
+    with pytest.raises(LakeError, match="order of their offsets") as refused:
+        keep_rows(shop.settings, contract, contracts)
+    assert "freshdata cdc snapshot public.pairs" in refused.value.remedy
+    assert "freshdata replay store_pairs --allow-missing" in refused.value.remedy
+    (source,) = read_sources(shop.settings).values()
+    with connect(source) as connection:
+        ask_snapshot(connection, source, ["public.pairs"])
+    Replay(shop.settings, Request("store_pairs", allow_missing=True)).run()
+    shop.work("store_pairs")
+    rows = execute(shop.dsn, "select count(*) from pairs")[0][0]
+
+    def read_again() -> bool:
+        shop.follow()
+        return len(run_query(shop.settings, "SELECT * FROM silver.store_pairs")) == rows
 
     wait_for(read_again, "the incremental snapshot")
     shop.verified()
