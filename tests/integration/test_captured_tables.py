@@ -33,7 +33,7 @@ from freshdata.services.kafka import client_config, end_offsets
 from freshdata.transform.runner import open_runner
 from freshdata.verify.report import Report
 from freshdata.verify.source import verify_source
-from stream_workers.replay import Replay, Request
+from stream_workers.rebuild import Replay, Request
 from tests.capturing import Stack, capture_stack, execute
 from tests.streams import wait_for
 

@@ -20,7 +20,7 @@ from freshdata.services.kafka import client_config, cluster_id, ensure_topics, l
 from freshdata.settings import Settings
 from freshdata.transform.runner import open_runner
 from freshdata.verify.ingest import verify_ingest
-from stream_workers.replay import Replay, Request
+from stream_workers.rebuild import Replay, Request
 from tests.streams import (
     disorderly,
     flight_contract,
@@ -344,7 +344,7 @@ def test_a_worker_that_stays_ahead_is_set_back_and_loses_nothing(streaming, envi
             wait_until_caught_up(streaming)
 
         monkeypatch.setattr(Replay, "_check", run_ahead)
-        monkeypatch.setattr("stream_workers.replay.ROUNDS", 0)
+        monkeypatch.setattr("stream_workers.rebuild.ROUNDS", 0)
         Replay(streaming, Request("flight_events")).run()
         assert_exact(streaming, 400)
         send(streaming, disorderly(100, seed=19, first=400))
