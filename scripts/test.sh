@@ -18,7 +18,7 @@ make lint
 make types
 # Two runs of about one length, each with a broker of its own.
 beside=(tests/chaos tests/browser)
-for name in replay clean_topic captured_tables cdc_capture gateway; do beside+=("tests/integration/test_$name.py"); done
+for name in replay clean_topic captured_tables cdc_capture cdc_inspection gateway; do beside+=("tests/integration/test_$name.py"); done
 log=$(mktemp)
 .venv/bin/python -m pytest "${beside[@]}" >"$log" 2>&1 &
 second=$!
