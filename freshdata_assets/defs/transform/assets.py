@@ -100,7 +100,12 @@ def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
 def check_specs(platform: Platform, model: ModelInfo) -> Iterator[dg.AssetCheckSpec]:
     """The checks that are made by the op of a model: its audits, and that of its columns."""
     for name, audit in numbered(model.audits):
-        yield dg.AssetCheckSpec(name, asset=asset_key(model.name), blocking=audit.blocking)
+        yield dg.AssetCheckSpec(
+            name,
+            asset=asset_key(model.name),
+            blocking=audit.blocking,
+            description=f"No row fails the audit {audit.name} of {model.path}.",
+        )
     yield dg.AssetCheckSpec(
         SCHEMA_CHECK,
         asset=asset_key(model.name),

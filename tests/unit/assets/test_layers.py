@@ -92,6 +92,7 @@ def test_an_audit_used_twice_is_two_checks(instance: Settings) -> None:
     twice = replace(CHAIN[0], audits=(AuditInfo("sound", blocking=True), AuditInfo("sound", blocking=False)))
     (assets,) = transform_assets(Platform(instance, {}, {twice.name: twice}))
     audits = {(spec.name, spec.blocking) for spec in assets.check_specs if spec.name != SCHEMA_CHECK}
+    assert {spec.description for spec in assets.check_specs} >= {"No row fails the audit sound of x.sql."}
     assert audits == {("sound", True), ("sound_2", False)}
 
 
