@@ -24,6 +24,7 @@ from freshdata.files import replace_file
 
 STUB = Path(__file__).with_name("child.py")
 POLL = 0.1  # seconds
+TICK = 0.01  # seconds, what a process's creation is known to
 LONGEST_BACKOFF = 30.0  # seconds
 SETTLED = 60.0  # seconds a child must live for its earlier deaths to be forgotten
 LOG_LIMIT = 20 * 1024 * 1024  # bytes
@@ -51,15 +52,20 @@ def listening(port: int) -> bool:
 
 
 def created(pid: int) -> float:
-    """When a process was created: with its pid it names the process for ever, as pids are used again."""
-    return psutil.Process(pid).create_time()
+    """When a process was created, in seconds since the machine's start: pids are used again, both together are not.
+
+    Not since the epoch: the kernel counts from its start, so a corrected clock would move the time of every process,
+    and all that runs would look dead.
+    """
+    return psutil.Process(pid).create_time() - psutil.boot_time()
 
 
 def alive(pid: Any, created_at: Any) -> bool:
     """Whether the process that had this pid and creation time still runs."""
     try:
         process = psutil.Process(int(pid))
-        return process.create_time() == float(created_at) and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(created(process.pid) - float(created_at)) < TICK
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except (TypeError, ValueError, psutil.Error):
         return False
 

@@ -1,7 +1,6 @@
 """Open the SQLMesh project over an instance, waiting while another process transforms."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -48,8 +47,12 @@ def open_context(settings: Settings, *, longest_wait: float = LONGEST_WAIT_SECON
 
 def _silence() -> None:
     # SQLMesh asks and reports on a console, and forks to load models; a library inside Dagster may do neither.
-    os.environ.setdefault("MAX_FORK_WORKERS", "1")
+    # Said to the module, as the environment is too late where something else imported it before: a process forked off
+    # one with threads may wait for a lock that nobody holds, and the run with it, for ever.
+    from sqlmesh.core import constants
     from sqlmesh.core.console import NoopConsole, set_console
+
+    constants.MAX_FORK_WORKERS = 1
 
     set_console(NoopConsole())
     # Its two warnings at every start are decisions taken here: plans fill no table, and the state is a DuckDB file.

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import psutil
@@ -18,6 +19,8 @@ from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, 
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClassData, serialize_value
+
+from freshdata.services.processes import alive
 
 PROCESS = "freshdata/process"
 TIMEOUT = 5.0  # seconds
@@ -105,9 +108,8 @@ class WarmRunLauncher(DefaultRunLauncher):
 def _process(run: DagsterRun) -> psutil.Process | None:
     """The run's process, if it lives; a process id is used again, with its time of creation it is not."""
     pid, _, created = run.tags.get(PROCESS, "").partition(":")
-    try:
-        process = psutil.Process(int(pid))
-        alive = process.create_time() == float(created) and process.status() != psutil.STATUS_ZOMBIE
-    except (ValueError, psutil.Error):
+    if not alive(pid, created) or int(pid) == os.getpid():
         return None
-    return process if alive and process.pid != os.getpid() else None
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(int(pid))
+    return None

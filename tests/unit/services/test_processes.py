@@ -150,3 +150,12 @@ def test_a_pid_alone_does_not_make_a_process():
     assert alive(pid, created(pid))
     assert not alive(pid, created(pid) - 1)
     assert not alive(None, None)
+
+
+def test_a_corrected_clock_makes_no_process_look_dead(monkeypatch):
+    pid, known = os.getpid(), created(os.getpid())
+    started = psutil.boot_time()
+    for module in (psutil, psutil._pslinux):  # Where the kernel's answer is read: a clock cannot be set here.
+        monkeypatch.setattr(module, "boot_time", lambda: started + 3600)
+    assert psutil.Process(pid).create_time() > started + 3600
+    assert alive(pid, known)
