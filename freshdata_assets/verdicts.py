@@ -12,6 +12,8 @@ from freshdata.intervals import each, ranges
 REFUSED_DAYS = "freshdata/refused_days"
 NONE = "none"
 LOOKED_AT = 20
+# The description of a verdict that stands.
+UNCHANGED = "As last evaluated: its rows have not changed since."
 
 
 def last_verdict(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:

@@ -14,7 +14,7 @@ from freshdata.lake.cursors import CURSOR_PROPERTY
 from freshdata.lake.progress import PROGRESS_PROPERTY, Progress, summary_property
 from freshdata.settings import Settings
 
-POLL = 0.2  # seconds
+POLL = 0.5  # seconds; the times are those that the tables tell
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Run the Great Expectations part of a suite. Importing the library takes seconds: only functions do it."""
+"""Run the Great Expectations part of a suite."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
+from freshdata.quality.library import great_expectations
 from freshdata.quality.report import SAMPLE, RuleResult, plain
 from freshdata.quality.rows import Rows
 from freshdata.quality.rules import Expectation, Rule
@@ -24,8 +24,7 @@ def evaluate(rows: Rows, suite: Suite, rules: Sequence[Rule]) -> list[RuleResult
     """
     if not rules:
         return []
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # Read once, when the library is imported.
-    import great_expectations as gx
+    gx = great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")

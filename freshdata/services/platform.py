@@ -31,6 +31,7 @@ from freshdata.settings import Settings
 
 ASSETS = "freshdata_assets.definitions"
 WARM = "freshdata_assets.warm.launcher"
+WARM_DAEMON = "freshdata_assets.warm.daemon"
 WEB = "freshdata_assets.web"
 LOCATION = "freshdata"
 SHOP_RATE = 5.0  # transactions a second
@@ -201,7 +202,8 @@ class Platform:
         server = {"host": "127.0.0.1", "port": port, "location_name": LOCATION}
         write_json(workspace, {"load_from": [{"grpc_server": server}]})
         self._say("Dagster's daemon")
-        daemon = self._dagster("dagster._daemon", "run", "-w", str(workspace))
+        module = WARM_DAEMON if self.settings.warm_runs else "dagster._daemon"
+        daemon = self._dagster(module, "run", "-w", str(workspace))
         self._supervisor.start("dagster-daemon", partial(_same, daemon))
         if web_port is not None:
             self._say("Dagster's web UI")

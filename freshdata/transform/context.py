@@ -3,26 +3,36 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from freshdata.errors import TransformError
 from freshdata.settings import Settings
+from freshdata.transform.manifest import project_fingerprint
 from freshdata.transform.state import LONGEST_WAIT_SECONDS, state_held, state_to_alter
 
 if TYPE_CHECKING:
     from sqlmesh import Context
 
 
-@contextmanager
-def open_context(settings: Settings, *, longest_wait: float = LONGEST_WAIT_SECONDS) -> Iterator["Context"]:
-    """A SQLMesh context on the instance; a state in a file is held for this process while it is open.
+@dataclass(frozen=True)
+class LoadedProject:
+    """A SQLMesh project that has been read from its files; the state is not touched yet.
 
-    Args:
-        settings: The instance.
-        longest_wait: How many seconds to wait while another process holds the state.
+    Attributes:
+        context: SQLMesh's context.
+        fingerprint: The project's, before it was read.
+    """
+
+    context: "Context"
+    fingerprint: str
+
+
+def load_project(settings: Settings) -> LoadedProject:
+    """Read the project of an instance; other processes may transform meanwhile.
 
     Raises:
-        TransformError: the project cannot be loaded, or another process kept the state for too long.
+        TransformError: it cannot be loaded.
     """
     _silence()
     from sqlmesh import Context
@@ -30,19 +40,39 @@ def open_context(settings: Settings, *, longest_wait: float = LONGEST_WAIT_SECON
 
     from freshdata.transform.project import project_config
 
-    config = project_config(settings)
+    fingerprint = project_fingerprint(settings)
+    try:
+        context = Context(paths=[str(settings.models_dir)], config=project_config(settings))
+    except SQLMeshError as error:
+        raise TransformError(
+            "of this project", f"cannot be loaded: {error}.", remedy="Correct the file it names."
+        ) from error
+    return LoadedProject(context, fingerprint)
+
+
+@contextmanager
+def open_context(
+    settings: Settings, loaded: LoadedProject | None = None, *, longest_wait: float = LONGEST_WAIT_SECONDS
+) -> Iterator["Context"]:
+    """A SQLMesh context on the instance; a state in a file is held for this process while it is open.
+
+    Args:
+        settings: The instance.
+        loaded: Its project, if it has been loaded before; it is loaded anew if its files have changed since.
+        longest_wait: How many seconds to wait while another process holds the state.
+
+    Raises:
+        TransformError: the project cannot be loaded, or another process kept the state for too long.
+    """
+    if loaded is None or loaded.fingerprint != project_fingerprint(settings):
+        loaded = load_project(settings)
     with state_held(settings, longest_wait):
         try:
             with state_to_alter(settings):
-                context = Context(paths=[str(settings.models_dir)], config=config)
-        except SQLMeshError as error:
-            raise TransformError(
-                "of this project", f"cannot be loaded: {error}.", remedy="Correct the file it names."
-            ) from error
-        try:
-            yield context
+                _ = loaded.context.state_sync  # Set up at its first use.
+            yield loaded.context
         finally:
-            context.close()
+            loaded.context.close()
 
 
 def _silence() -> None:

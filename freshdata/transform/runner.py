@@ -25,7 +25,7 @@ from freshdata.lake.catalog import CATALOG_NAME, ensure_stream_tables, ensure_ta
 from freshdata.lake.cursors import COMMIT_PROPERTY, Cursor, common, read_cursor
 from freshdata.lake.duck import catalog_face
 from freshdata.settings import Settings
-from freshdata.transform.context import open_context, refuse_lint_errors
+from freshdata.transform.context import LoadedProject, open_context, refuse_lint_errors
 from freshdata.transform.evaluation import Evaluation, root_cause
 from freshdata.transform.keyed import row_counts
 from freshdata.transform.manifest import ModelInfo, build_manifest, kept_manifest, project_fingerprint, table_name
@@ -48,17 +48,20 @@ MERGE_KIND = "merge_by_key"
 
 
 @contextmanager
-def open_runner(settings: Settings, properties: Mapping[str, str] | None = None) -> Iterator["Runner"]:
+def open_runner(
+    settings: Settings, properties: Mapping[str, str] | None = None, loaded: LoadedProject | None = None
+) -> Iterator["Runner"]:
     """A runner on an instance, its project deployed; other processes wait until it is closed.
 
     Args:
         settings: The instance.
         properties: Summary properties of each snapshot that it makes, beside its own.
+        loaded: The project, if it has been loaded before.
 
     Raises:
         TransformError: the project cannot be loaded or deployed, or another process kept the state for too long.
     """
-    with open_context(settings) as context:
+    with open_context(settings, loaded) as context:
         runner = Runner(settings, context, properties or {})
         runner.deploy()
         yield runner

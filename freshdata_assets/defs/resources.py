@@ -1,13 +1,16 @@
 """Resources of the code location."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import dagster as dg
 from pydantic import PrivateAttr
 
+from freshdata.errors import TransformError
 from freshdata.lake.cursors import DAGSTER_RUN_PROPERTY
-from freshdata.transform.runner import Runner
+from freshdata.quality.library import great_expectations
+from freshdata.transform.context import LoadedProject, load_project
+from freshdata.transform.runner import Runner, open_runner
 from freshdata_assets.platform import current_platform
 
 # One run at a time makes Silver and Gold, from its first step to its last: between a run's check of Silver and its
@@ -27,6 +30,7 @@ class Transform(dg.ConfigurableResource["Transform"]):
 
     _stack: ExitStack = PrivateAttr(default_factory=ExitStack)
     _runner: Runner | None = PrivateAttr(default=None)
+    _loaded: LoadedProject | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Wait for the run's turn."""
@@ -40,10 +44,7 @@ class Transform(dg.ConfigurableResource["Transform"]):
         if log.claim_concurrency_slot(TURN, context.run.run_id, TURN).is_claimed:
             return
         try:
-            import great_expectations  # noqa: F401 - Of what the steps will need, this and SQLMesh take the longest.
-
-            import freshdata.transform.runner  # noqa: F401
-
+            self._load()
             while not log.claim_concurrency_slot(TURN, context.run.run_id, TURN).is_claimed:
                 time.sleep(POLL)
         except BaseException:  # It was terminated while it waited: nobody may wait for it.
@@ -56,9 +57,15 @@ class Transform(dg.ConfigurableResource["Transform"]):
         if context.run is not None and context.instance is not None:
             context.instance.event_log_storage.free_concurrency_slot_for_step(context.run.run_id, TURN)
 
+    def _load(self) -> None:
+        """Load what the steps will need and takes long."""
+        great_expectations()
+        with suppress(TransformError):  # The steps will say it.
+            self._loaded = load_project(current_platform().settings)
+
     def close(self) -> None:
         """Close the runner; the next step, or the next attempt, opens another."""
-        self._runner = None
+        self._runner = self._loaded = None
         self._stack.close()
 
     def runner(self, run_id: str) -> Runner:
@@ -71,9 +78,7 @@ class Transform(dg.ConfigurableResource["Transform"]):
             TransformError: another process holds SQLMesh's state for too long, or the project cannot be loaded.
         """
         if self._runner is None:
-            from freshdata.transform.runner import open_runner  # Imports SQLMesh: seconds, paid by runs only.
-
-            opened = open_runner(current_platform().settings, {DAGSTER_RUN_PROPERTY: run_id})
+            opened = open_runner(current_platform().settings, {DAGSTER_RUN_PROPERTY: run_id}, self._loaded)
             self._runner = self._stack.enter_context(opened)
         return self._runner
 

@@ -15,6 +15,7 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
+from freshdata.quality.library import great_expectations
 from freshdata.services.child import die_with_parent
 from freshdata.services.processes import created
 from freshdata.settings import PROJECT, load_settings
@@ -26,7 +27,6 @@ PRELOADED = (
     "freshdata.transform.project",
     "freshdata.transform.runner",
     "freshdata.quality.validate",
-    "great_expectations",
     "pandas",
 )
 SOURCES = (".py", ".sql", ".yaml", ".yml")
@@ -41,6 +41,7 @@ def main() -> None:
     path, known = Path(sys.argv[1]), fingerprint()
     for name in PRELOADED:
         import_module(name)
+    great_expectations()
     if threading.active_count() > 1 or "duckdb" in sys.modules:
         # A lock that one of them holds at the time of a fork would stay locked in the child for ever.
         raise RuntimeError(f"what was imported runs threads: {threading.enumerate()}")

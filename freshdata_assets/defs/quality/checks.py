@@ -30,7 +30,7 @@ from freshdata_assets.live import rows_of_days
 from freshdata_assets.platform import PAGES_ROUTE, Platform, asset_key, current_platform
 from freshdata_assets.schemas import records
 from freshdata_assets.scope import Scope
-from freshdata_assets.verdicts import still_refused
+from freshdata_assets.verdicts import UNCHANGED, last_verdict, still_refused
 
 CONTRACT_RULES, EXPECTATIONS = "contract_rules", "expectations"
 RECORD = ("rule", "outcome", "severity", "bad", "rows", "detail", "sample", "asks", "from")
@@ -109,8 +109,14 @@ def _check(platform: Platform, model: ModelInfo, name: str, stream: Contract | N
 def _judge(
     platform: Platform, model: ModelInfo, suite: Suite, context: dg.AssetCheckExecutionContext
 ) -> dg.AssetCheckResult:
-    table = load_table(platform.catalog(), model.name)
-    extent = check_extent(platform, model, Scope.of(context.run.tags))
+    table, scope = load_table(platform.catalog(), model.name), Scope.of(context.run.tags)
+    extent = check_extent(platform, model, scope)
+    (check,) = context.selected_asset_check_keys
+    if scope.live and extent.judged == frozenset() and (last := last_verdict(context.instance, check)):
+        # Another table's news brought the run about, and the check with it.
+        return dg.AssetCheckResult(
+            passed=last.passed, severity=last.severity, metadata=last.metadata, description=UNCHANGED
+        )
     with _rows(platform, table, model, suite, extent) as rows:
         judged = extent.judged
         if judged is None:
@@ -120,7 +126,6 @@ def _judge(
         today = platform.clock.now().date()
         report = validate(rows, suite, days=(day for day in judged if day < today))
     days = judged if extent.days is None else extent.days
-    (check,) = context.selected_asset_check_keys
     return dg.AssetCheckResult(
         passed=report.passed,
         severity=dg.AssetCheckSeverity.ERROR if report.blocks else dg.AssetCheckSeverity.WARN,

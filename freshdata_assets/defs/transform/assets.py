@@ -36,7 +36,7 @@ from freshdata_assets.platform import (
 from freshdata_assets.schema_check import SCHEMA_CHECK, model_verdict
 from freshdata_assets.schemas import column_lineage, model_columns
 from freshdata_assets.scope import Scope
-from freshdata_assets.verdicts import last_verdict, refusal
+from freshdata_assets.verdicts import UNCHANGED, last_verdict, refusal
 
 MOST_TOLD = 400  # Days or hours in a line of a run's log.
 AnyAudit = TypeVar("AnyAudit", AuditInfo, AuditResult)
@@ -296,7 +296,7 @@ class _Layer:
                     passed=last.passed,
                     severity=severity,
                     metadata=last.metadata,
-                    description="As last evaluated: its rows have not changed since.",
+                    description=UNCHANGED,
                 )
             else:
                 continue  # Nothing has ever been written.
