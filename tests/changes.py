@@ -6,42 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from freshdata.settings import Settings
+from tests.documents import contract_text
 from tests.lakes import ingest
 
-CONTRACT = """
-apiVersion: v3.2.0
-kind: DataContract
-id: urn:test:orders
-name: orders
-version: 1.0.0
-status: active
-schema:
-  - name: orders
-    description: A change of an order.
-    customProperties:
-      - {property: topic, value: shop.orders}
-      - {property: messageKey, value: order_id}
-      - {property: dedupeKey, value: [order_id]}
-      - {property: versionField, value: lsn}
-      - {property: eventDateField, value: order_date}
-      - property: operations
-        value: {field: op, insert: [c], update: [u], delete: [d], deleteMode: MODE}
-    properties:
-      - {name: order_id, logicalType: string, physicalType: string, required: true, primaryKey: true}
-      - {name: tenant_id, logicalType: string, physicalType: string, required: true}
-      - {name: event_time, logicalType: timestamp, physicalType: timestamptz, required: true}
-      - {name: order_date, logicalType: date, physicalType: date, required: true}
-      - {name: lsn, logicalType: integer, physicalType: bigint, required: true}
-      - name: op
+CONTRACT = contract_text(
+    "orders",
+    "A change of an order.",
+    [
+        "order_id string key",
+        "tenant_id string required",
+        "event_time timestamptz required",
+        "order_date date required",
+        "lsn bigint required",
+        """name: op
         logicalType: string
         physicalType: string
         required: true
-        enum: [{value: c}, {value: u}, {value: d}]
-      - {name: state, logicalType: string, physicalType: string}
-team: {name: shop}
-slaProperties:
-  - {property: freshness, value: 10, unit: m}
-"""
+        enum: [{value: c}, {value: u}, {value: d}]""",
+        "state string",
+    ],
+    {
+        "topic": "shop.orders",
+        "versionField": "lsn",
+        "eventDateField": "order_date",
+        "operations": "{field: op, insert: [c], update: [u], delete: [d], deleteMode: MODE}",
+    },
+    owner="shop",
+)
 UNIT_TEST = """
 test_TABLE:
   model: MODEL

@@ -5,112 +5,43 @@ from pathlib import Path
 from typing import Any
 
 from freshdata.settings import PROJECT, Settings
+from tests.documents import contract_text, count_model, merge_model
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
-CONTRACT = """
-apiVersion: v3.2.0
-kind: DataContract
-id: urn:freshdata:web:clicks
-name: clicks
-version: 1.0.0
-status: active
-schema:
-  - name: clicks
-    description: A click on a page.
-    customProperties:
-      - {property: messageKey, value: click_id}
-      - {property: dedupeKey, value: [click_id]}
-      - {property: tenantField, value: shop}
-      - {property: partitionGranularity, value: hour}
-      - {property: eventTimeField, value: clicked_at}
-    properties:
-      - {name: click_id, logicalType: string, physicalType: string, required: true, primaryKey: true}
-      - {name: shop, logicalType: string, physicalType: string, required: true}
-      - {name: clicked_at, logicalType: timestamp, physicalType: timestamptz, required: true}
-      - name: price
+CONTRACT = contract_text(
+    "clicks",
+    "A click on a page.",
+    [
+        "click_id string key",
+        "shop string required",
+        "clicked_at timestamptz required",
+        """name: price
         logicalType: number
         physicalType: double
         quality:
-          - {type: sql, id: not-negative, query: "SELECT count(*) FROM {object} WHERE price < 0", mustBe: 0}
-team: {name: web}
-slaProperties:
-  - {property: freshness, value: 10, unit: m}
-"""
-
+          - {type: sql, id: not-negative, query: "SELECT count(*) FROM {object} WHERE price < 0", mustBe: 0}""",
+    ],
+    {"tenantField": "shop", "partitionGranularity": "hour", "eventTimeField": "clicked_at"},
+    owner="web",
+)
 SILVER, HOURS, DAYS = "silver.clicks", "gold.clicks_hour", "gold.clicks_day"
+CLICKS = ["COUNT(*)::BIGINT AS clicks -- Clicks."]
 MODELS = {
-    SILVER: """
-MODEL (
-  name silver.clicks,
-  description 'Clicks, one row each.',
-  owner 'web',
-  cron '@hourly',
-  kind CUSTOM (
-    materialization 'merge_by_key',
-    materialization_properties (
-      hour_column = event_hour, unique_key = (event_hour, shop, click_id), version = (_ingested_at, _offset)
-    )
-  ),
-  partitioned_by (event_hour),
-  grain (event_hour, shop, click_id),
-  audits (not_null(columns := (click_id, shop)))
-);
-SELECT
-  click_id, -- The click.
-  shop, -- The shop.
-  clicked_at, -- When.
-  DATE_TRUNC('HOUR', clicked_at)::TIMESTAMPTZ AS event_hour, -- Hour of the click.
-  event_date, -- Day of the click.
-  price, -- Price shown.
-  _ingested_at, -- Timestamp of the Kafka record.
-  _offset -- Kafka offset of the record.
-FROM bronze.clicks
-WHERE clicked_at BETWEEN @start_dt AND @end_dt
-QUALIFY ROW_NUMBER() OVER (
-  PARTITION BY DATE_TRUNC('HOUR', clicked_at), shop, click_id ORDER BY _ingested_at DESC, _offset DESC
-) = 1
-""",
-    HOURS: """
-MODEL (
-  name gold.clicks_hour,
-  description 'Clicks of each shop in each hour.',
-  owner 'web',
-  cron '@hourly',
-  kind CUSTOM (
-    materialization 'overwrite_changed_partitions', materialization_properties (hour_column = event_hour)
-  ),
-  partitioned_by (event_hour),
-  grain (event_hour, shop),
-  audits (not_null(columns := (event_hour, shop)))
-);
-SELECT
-  event_hour, -- The hour.
-  shop, -- The shop.
-  COUNT(*)::BIGINT AS clicks -- Clicks.
-FROM silver.clicks
-WHERE event_hour BETWEEN @start_dt AND @end_dt
-GROUP BY event_hour, shop
-""",
-    DAYS: """
-MODEL (
-  name gold.clicks_day,
-  description 'Clicks of each shop on each day.',
-  owner 'web',
-  kind CUSTOM (
-    materialization 'overwrite_changed_partitions', materialization_properties (date_column = event_date)
-  ),
-  partitioned_by (event_date),
-  grain (event_date, shop),
-  audits (not_null(columns := (event_date, shop)))
-);
-SELECT
-  event_date, -- The day.
-  shop, -- The shop.
-  COUNT(*)::BIGINT AS clicks -- Clicks.
-FROM silver.clicks
-WHERE event_date BETWEEN @start_date AND @end_date
-GROUP BY event_date, shop
-""",
+    SILVER: merge_model(
+        "clicks",
+        "click_id",
+        [
+            "clicked_at, -- When.",
+            "DATE_TRUNC('HOUR', clicked_at)::TIMESTAMPTZ AS event_hour, -- Hour of the click.",
+            "event_date, -- Day of the click.",
+            "price, -- Price shown.",
+        ],
+        owner="web",
+        slot="event_hour",
+        of="clicked_at",
+    ),
+    HOURS: count_model(HOURS, "clicks", CLICKS, owner="web", slot="event_hour"),
+    DAYS: count_model(DAYS, "clicks", CLICKS, owner="web"),
 }
 UNIT_TEST = """
 test_{name}:

@@ -4,103 +4,65 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.documents import contract_text, count_model, merge_model
+
 SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105 - of tests.
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
-CONTRACT = """
-apiVersion: v3.2.0
-kind: DataContract
-id: urn:freshdata:shop:visits
-name: visits
-version: 1.0.0
-status: active
-schema:
-  - name: visits
-    description: A visit of a shop.
-    customProperties:
-      - {property: topic, value: TOPIC}
-      - {property: topicPartitions, value: 2}
-      - {property: messageKey, value: visit_id}
-      - {property: dedupeKey, value: [visit_id]}
-      - {property: dedupeWindow, value: P30D}
-      - {property: tenantField, value: shop}
-      - {property: eventTimeField, value: visited_at}
-      - {property: subjectField, value: customer}
-    properties:
-      - {name: visit_id, logicalType: string, physicalType: string, required: true, primaryKey: true}
-      - {name: shop, logicalType: string, physicalType: string, required: true}
-      - {name: visited_at, logicalType: timestamp, physicalType: timestamptz, required: true}
-      - name: customer
+CONTRACT = contract_text(
+    "visits",
+    "A visit of a shop.",
+    [
+        "visit_id string key",
+        "shop string required",
+        "visited_at timestamptz required",
+        """name: customer
         logicalType: integer
         physicalType: bigint
         required: true
         classification: personal
-        customProperties: [{property: protection, value: hash}]
-      - name: email
+        customProperties: [{property: protection, value: hash}]""",
+        """name: email
         logicalType: string
         physicalType: string
         classification: personal
         logicalTypeOptions: {pattern: "@"}
-        customProperties: [{property: protection, value: tokenize}]
-      - name: note
+        customProperties: [{property: protection, value: tokenize}]""",
+        """name: note
         logicalType: string
         physicalType: string
         classification: personal
-        customProperties: [{property: protection, value: drop}]
-      - {name: spent, logicalType: number, physicalType: "decimal(10,2)"}
-team: {name: shop}
-slaProperties:
-  - {property: freshness, value: 10, unit: d}
-"""
-SILVER = """
-MODEL (
-  name silver.visits,
-  description 'Visits.',
-  owner 'shop',
-  kind CUSTOM (
-    materialization 'merge_by_key',
-    materialization_properties (
-      date_column = event_date, unique_key = (event_date, shop, visit_id), version = (_ingested_at, _offset)
-    )
-  ),
-  partitioned_by (event_date),
-  grain (event_date, shop, visit_id),
-  audits (not_null(columns := (visit_id, shop)))
-);
-SELECT
-  visit_id, -- The visit.
-  shop, -- The shop.
-  customer, -- The customer, hashed.
-  email, -- A token of the address.
-  visited_at, -- When.
-  event_date, -- Day.
-  spent, -- Money spent.
-  _ingested_at, -- Timestamp of the Kafka record.
-  _offset -- Kafka offset of the record.
-FROM bronze.visits
-WHERE event_date BETWEEN @start_date AND @end_date
-QUALIFY ROW_NUMBER() OVER (PARTITION BY event_date, shop, visit_id ORDER BY _ingested_at DESC, _offset DESC) = 1
-"""
-GOLD = """
-MODEL (
-  name gold.visits_day,
-  description 'Visits by day.',
-  owner 'shop',
-  kind CUSTOM (
-    materialization 'overwrite_changed_partitions', materialization_properties (date_column = event_date)
-  ),
-  partitioned_by (event_date),
-  grain (event_date, shop),
-  audits (not_null(columns := (event_date, shop)))
-);
-SELECT
-  event_date, -- Day.
-  shop, -- The shop.
-  COUNT(*)::BIGINT AS visits, -- Visits.
-  SUM(spent)::DECIMAL(38, 2) AS spent -- Money spent.
-FROM silver.visits
-WHERE event_date BETWEEN @start_date AND @end_date
-GROUP BY event_date, shop
-"""
+        customProperties: [{property: protection, value: drop}]""",
+        '{name: spent, logicalType: number, physicalType: "decimal(10,2)"}',
+    ],
+    {
+        "topic": "TOPIC",
+        "topicPartitions": "2",
+        "dedupeWindow": "P30D",
+        "tenantField": "shop",
+        "eventTimeField": "visited_at",
+        "subjectField": "customer",
+    },
+    owner="shop",
+    freshness="10, unit: d",
+)
+SILVER = merge_model(
+    "visits",
+    "visit_id",
+    [
+        "customer, -- The customer, hashed.",
+        "email, -- A token of the address.",
+        "visited_at, -- When.",
+        "event_date, -- Day.",
+        "spent, -- Money spent.",
+    ],
+    owner="shop",
+)
+GOLD = count_model(
+    "gold.visits_day",
+    "visits",
+    ["COUNT(*)::BIGINT AS visits, -- Visits.", "SUM(spent)::DECIMAL(38, 2) AS spent -- Money spent."],
+    owner="shop",
+)
 TESTS = """
 test_visits:
   model: silver.visits

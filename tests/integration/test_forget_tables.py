@@ -98,9 +98,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )
     models = settings.working_models_dir
     silver = models / "models" / "silver" / "clicks.sql"
-    silver.write_text(
-        silver.read_text().replace("click_id, -- The click.", "click_id, -- The click.\n  visitor, -- Who.")
-    )
+    silver.write_text(silver.read_text().replace("shop, -- The shop.", "shop, -- The shop.\n  visitor, -- Who."))
     for name, (mode, subject) in TABLES.items():
         about = f"- {{property: subjectField, value: {subject}}}" if subject else ""
         text = CAPTURED.replace("NAME", name).replace("MODE", mode).replace("SUBJECT", about)

@@ -16,65 +16,36 @@ from freshdata.lake.query import run_query
 from freshdata.services.kafka import client_config, end_offsets, ensure_topics
 from freshdata.transform.runner import open_runner
 from freshdata.verify.ingest import verify_ingest
+from tests.documents import contract_text, merge_model
 from tests.streams import wait_for
 
 pytestmark = pytest.mark.integration
 
-CONTRACT = """
-apiVersion: v3.2.0
-kind: DataContract
-id: urn:freshdata:web:clicks
-name: clicks
-version: 1.0.0
-status: active
-schema:
-  - name: clicks
-    description: A click on a page.
-    customProperties:
-      - {property: topic, value: TOPIC}
-      - {property: topicPartitions, value: 2}
-      - {property: messageKey, value: click_id}
-      - {property: dedupeKey, value: [click_id]}
-      - {property: tenantField, value: shop}
-      - {property: tenantPartition, value: bucket(4)}
-      - {property: partitionGranularity, value: hour}
-      - {property: eventTimeField, value: clicked_at}
-    properties:
-      - {name: click_id, logicalType: string, physicalType: string, required: true, primaryKey: true}
-      - {name: shop, logicalType: string, physicalType: string, required: true}
-      - {name: clicked_at, logicalType: timestamp, physicalType: timestamptz, required: true}
-      - {name: price, logicalType: number, physicalType: "decimal(10,2)"}
-team: {name: web}
-slaProperties:
-  - {property: freshness, value: 10, unit: m}
-"""
-MODEL = """
-MODEL (
-  name silver.clicks,
-  description 'Clicks, one row each.',
-  owner 'web',
-  kind CUSTOM (
-    materialization 'merge_by_key',
-    materialization_properties (
-      date_column = event_date, unique_key = (event_date, shop, click_id), version = (_ingested_at, _offset)
-    )
-  ),
-  partitioned_by (event_date),
-  grain (event_date, shop, click_id),
-  audits (not_null(columns := (click_id, shop)))
-);
-SELECT
-  click_id, -- The click.
-  shop, -- The shop.
-  clicked_at, -- When.
-  event_date, -- Day of the click.
-  price, -- Price shown.
-  _ingested_at, -- Timestamp of the Kafka record.
-  _offset -- Kafka offset of the record.
-FROM bronze.clicks
-WHERE event_date BETWEEN @start_date AND @end_date
-QUALIFY ROW_NUMBER() OVER (PARTITION BY event_date, shop, click_id ORDER BY _ingested_at DESC, _offset DESC) = 1
-"""
+CONTRACT = contract_text(
+    "clicks",
+    "A click on a page.",
+    [
+        "click_id string key",
+        "shop string required",
+        "clicked_at timestamptz required",
+        '{name: price, logicalType: number, physicalType: "decimal(10,2)"}',
+    ],
+    {
+        "topic": "TOPIC",
+        "topicPartitions": "2",
+        "tenantField": "shop",
+        "tenantPartition": "bucket(4)",
+        "partitionGranularity": "hour",
+        "eventTimeField": "clicked_at",
+    },
+    owner="web",
+)
+MODEL = merge_model(
+    "clicks",
+    "click_id",
+    ["clicked_at, -- When.", "event_date, -- Day of the click.", "price, -- Price shown."],
+    owner="web",
+)
 MODEL_TEST = """
 test_clicks_one_row_each:
   model: silver.clicks

@@ -9,35 +9,25 @@ import pytest
 from freshdata.contracts import load_contract
 from freshdata.contracts.evolution import compare, described, renames
 from freshdata.contracts.model import Compatibility
+from tests.documents import contract_text
 
-CONTRACT = """\
-apiVersion: v3.2.0
-kind: DataContract
-id: urn:test:orders
-name: orders
-version: 1.0.0
-status: active
-schema:
-  - name: orders
-    customProperties:
-      - {property: messageKey, value: order_id}
-      - {property: dedupeKey, value: [order_id]}
-      - {property: compatibility, value: MODE}
-      - {property: schemaFormat, value: FORMAT}
-    properties:
-      - {name: order_id, logicalType: string, physicalType: string, primaryKey: true, required: true}
-      - {name: tenant_id, logicalType: string, physicalType: string, required: true}
-      - {name: event_time, logicalType: timestamp, physicalType: timestamptz, required: true}
-      - {name: city, logicalType: string, physicalType: string, required: true}
-      - {name: note, logicalType: string, physicalType: string, logicalTypeOptions: {maxLength: 9, pattern: "^a"}}
-      - {name: items, logicalType: integer, physicalType: int, logicalTypeOptions: {minimum: 1, maximum: 9}}
-      - {name: weight, logicalType: number, physicalType: double}
-      - {name: price, logicalType: number, physicalType: "decimal(9,2)"}
-      - {name: state, logicalType: string, physicalType: string, required: true, enum: [{value: new}, {value: paid}]}
-team: {name: shop}
-slaProperties:
-  - {property: freshness, value: 10, unit: m}
-"""
+CONTRACT = contract_text(
+    "orders",
+    "An order.",
+    [
+        "order_id string key",
+        "tenant_id string required",
+        "event_time timestamptz required",
+        "city string required",
+        '{name: note, logicalType: string, physicalType: string, logicalTypeOptions: {maxLength: 9, pattern: "^a"}}',
+        "{name: items, logicalType: integer, physicalType: int, logicalTypeOptions: {minimum: 1, maximum: 9}}",
+        "{name: weight, logicalType: number, physicalType: double}",
+        '{name: price, logicalType: number, physicalType: "decimal(9,2)"}',
+        "{name: state, logicalType: string, physicalType: string, required: true, enum: [{value: new}, {value: paid}]}",
+    ],
+    {"compatibility": "MODE", "schemaFormat": "FORMAT"},
+    owner="shop",
+)
 NOTE = 'name: note, logicalType: string, physicalType: string, logicalTypeOptions: {maxLength: 9, pattern: "^a"}'
 ITEMS = "logicalType: integer, physicalType: int, logicalTypeOptions: {minimum: 1, maximum: 9}"
 STATES = "enum: [{value: new}, {value: paid}]"

@@ -5,30 +5,20 @@ import pytest
 from freshdata.contracts import load_contract, load_contracts
 from freshdata.contracts.model import Enrichment, Validity
 from freshdata.errors import ContractError
+from tests.documents import contract_text
 
-STREAM = """
-apiVersion: v3.2.0
-kind: DataContract
-id: urn:test:sales
-name: sales
-version: 1.0.0
-status: active
-schema:
-  - name: sales
-    customProperties:
-      - {property: messageKey, value: sale_id}
-      - {property: dedupeKey, value: [sale_id]}
-      - {property: tenantField, value: shop}
-      - {property: eventTimeField, value: sold_at}
-      - {property: enrichments, value: ENRICHMENTS}
-    properties:
-      - {name: sale_id, logicalType: string, physicalType: string, primaryKey: true}
-      - {name: shop, logicalType: string, physicalType: string, required: true}
-      - {name: sold_at, logicalType: timestamp, physicalType: timestamptz, required: true}
-      - {name: product, logicalType: integer, physicalType: int}
-slaProperties:
-  - {property: freshness, value: 10, unit: m}
-"""
+STREAM = contract_text(
+    "sales",
+    "A sale.",
+    [
+        "sale_id string key",
+        "shop string required",
+        "sold_at timestamptz required",
+        "{name: product, logicalType: integer, physicalType: int}",
+    ],
+    {"tenantField": "shop", "eventTimeField": "sold_at", "enrichments": "ENRICHMENTS"},
+    owner="shop",
+)
 LOOKUP = """
 apiVersion: v3.2.0
 kind: DataContract
