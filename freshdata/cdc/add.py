@@ -12,6 +12,7 @@ from freshdata.cdc.document import contract_name, followed_document, new_documen
 from freshdata.cdc.inspection import SourceTable, read_server, read_tables
 from freshdata.cdc.models import write_models
 from freshdata.cdc.prerequisites import server_problems, table_problems, toast_advice
+from freshdata.cdc.recovery import send_truncations
 from freshdata.cdc.signals import ask_snapshot, ensure_signal_table
 from freshdata.cdc.source import Source, connect, make_source, read_sources, write_source
 from freshdata.contracts import Contract, load_contracts
@@ -21,7 +22,7 @@ from freshdata.errors import CaptureError
 from freshdata.files import replace_file
 from freshdata.lake.catalog import ensure_stream_tables, open_catalog
 from freshdata.lake.publication import published_contract
-from freshdata.services.kafka import ensure_topics
+from freshdata.services.kafka import end_offsets, ensure_topics
 from freshdata.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ def add(
         read = known.read if known else {}
         write_source(settings, replace(source, tables=before, read=read))
         tell("starting the capture")
+        if not before:
+            api.remove(source.name)
+        # Rows that a topic has of a former capture may be gone: what is read whole does not tell.
+        fresh = [table for table in source.tables if table not in before]
+        reused = [table for table in fresh if any(end_offsets(settings, source.topic(table)).values())]
+        send_truncations(settings, connection, source, reused)
         api.register(source, anew=not before)
         # A new source reads its tables by itself. Later, one that is new or has another contract is read whole.
         source = replace(source, read={table: contract.version for table, contract in contracts.items()})

@@ -135,13 +135,11 @@ class Connect:
 
         Args:
             source: The source.
-            anew: Forget what a connector of this name has captured before.
+            anew: Forget what a connector of this name, which has been removed, has captured before.
 
         Raises:
             ServiceError: Connect refuses it, or its task failed.
         """
-        if anew:
-            self.remove(source.name)
         # A properties file in letters that mean nothing there.
         password = "".join(f"\\u{unit:04x}" for unit in _utf16(source.address["password"]))
         secret = secrets_folder(self._settings) / f"{source.name}.properties"
@@ -160,8 +158,9 @@ class Connect:
         self.wait_running(source.name)
 
     def remove(self, name: str) -> None:
-        """Remove a connector; nothing happens when there is none."""
+        """Remove a connector, which writes nothing any more then; nothing happens when there is none."""
         with suppress(_MissingError):
+            self.stop(name)
             self._ask("DELETE", f"connectors/{name}")
 
     def forget_offsets(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Producer
@@ -36,12 +37,7 @@ def recover(settings: Settings, source: Source) -> None:
         # Until the truncations are sent, changes are told as missed, and the connector does not start: its position is
         # known, and there is no slot that has it.
         _drop_slot(connection, source)
-        with connection.cursor() as cursor:
-            # Its second statement moves the log on: every row of the snapshot is later than the truncation.
-            cursor.execute("SELECT (pg_current_wal_lsn() - '0/0')::bigint")
-            (lsn,) = cursor.fetchone()
-            cursor.execute("SELECT pg_logical_emit_message(false, 'freshdata', '')")
-        _send_truncations(settings, source, lsn)
+        send_truncations(settings, connection, source, source.tables)
         api.forget_offsets(source.name)
         api.resume(source.name)
     api.wait_running(source.name)
@@ -91,10 +87,28 @@ def _drop_slot(connection: "psycopg2.extensions.connection", source: Source) -> 
                 return
 
 
-def _send_truncations(settings: Settings, source: Source, lsn: int) -> None:
+def send_truncations(
+    settings: Settings, connection: "psycopg2.extensions.connection", source: Source, tables: Iterable[str]
+) -> None:
+    """Tell tables' topics, as Debezium would, that all rows so far are gone: they are about to be read whole.
+
+    Args:
+        settings: The instance.
+        connection: A connection to the source's database.
+        source: The source.
+        tables: Its tables whose topics are told, ``schema.table``.
+
+    Raises:
+        ServiceError: Kafka does not take messages.
+    """
+    with connection.cursor() as cursor:
+        # Its second statement moves the log on: every row of the snapshot is later than the truncation.
+        cursor.execute("SELECT (pg_current_wal_lsn() - '0/0')::bigint")
+        (lsn,) = cursor.fetchone()
+        cursor.execute("SELECT pg_logical_emit_message(false, 'freshdata', '')")
     now = time.time_ns()
     producer = Producer({**client_config(settings), "enable.idempotence": True, "log_level": 0})
-    for table in source.tables:
+    for table in tables:
         schema, _, name = table.partition(".")
         origin: dict[str, Any] = {
             "connector": "postgresql",

@@ -208,6 +208,24 @@ def test_add_again_extends_the_source(stack, simple):
         add(stack.settings, dsn=dsn)
 
 
+def test_what_is_captured_once_more_has_no_row_of_before(stack, simple):
+    source, dsn = simple
+    execute(dsn, "create table u (id int primary key); insert into u select generate_series(1, 5)")
+    u = add(stack.settings, dsn=dsn, tables=["u"]).source.topic("public.u")
+    wait_for(lambda: len(changes(stack.settings, u)) == 5, "the second table's rows")
+    execute(dsn, "drop table u")
+    add(stack.settings, dsn=dsn)
+    execute(dsn, "create table u (id int primary key); insert into u values (2)")
+    source = add(stack.settings, dsn=dsn, tables=["u"]).source
+    wait_for(lambda: current_rows(changes(stack.settings, u)) == source_rows(dsn, "u"), "the table that was made anew")
+
+    remove(stack.settings, source)
+    execute(dsn, "delete from t where id = 1; insert into t values (11, 0)")
+    source = add(stack.settings, dsn=dsn, tables=["t", "u"]).source
+    stack.caught_up(source.name)
+    assert_equal(stack, source, dsn)
+
+
 def test_a_dropped_slot_is_told_and_nothing_skipped(stack, simple):
     source, dsn = simple
     metrics, topic = CaptureMetrics(), source.topic("public.t")
@@ -266,7 +284,7 @@ def test_a_recovery_that_was_killed_is_told_and_run_again(stack, simple, environ
         assert subprocess.run(command, env=environment(stack.settings), check=False).returncode == -signal.SIGKILL
         return read_health(stack.api, source)
 
-    for step in ("_send_truncations", "forget_offsets"):
+    for step in ("send_truncations", "forget_offsets"):
         assert f"freshdata cdc recover {source.name}" in killed_before(step).remedy
         # Who starts the connector all the same skips nothing by it.
         stack.api.resume(source.name)
