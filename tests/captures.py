@@ -47,6 +47,49 @@ slaProperties:
   - {property: freshness, value: 1, unit: d}
 """
 UNTOLD = "__debezium_unavailable_value"
+MODEL = """
+MODEL (
+  name NAME,
+  kind CUSTOM (
+    materialization 'current_rows',
+    materialization_properties (unique_key = id, delete_mode = HOW)
+  ),
+  grain (id),
+  audits (unique_values(columns := (id)))
+);
+SELECT id, city, note, credit, visits, _op, _lsn, _offset, _changed_at
+FROM bronze.customers
+"""
+DIMENSION = """
+MODEL (
+  name gold.dim_customer,
+  kind CUSTOM (
+    materialization 'scd2',
+    materialization_properties (
+      unique_key = id, valid_from = valid_from, version = _offset, deleted = (_op IN ('d', 't')),
+      compared = (city, note), changes = true
+    )
+  ),
+  grain (id, valid_from),
+  audits (unique_values(columns := (id), condition := is_current))
+);
+SELECT id, city, note, _op, _lsn, _offset, _changed_at AS valid_from
+FROM bronze.customers
+"""
+TEST = """
+test_TABLE:
+  model: NAME
+  inputs:
+    bronze.customers:
+      rows:
+        - {id: 1, city: Rome, _op: c, _lsn: 1, _offset: 0}
+  outputs:
+    query:
+      partial: true
+      rows:
+        - {id: 1, city: Rome}
+"""
+HARD, SOFT, HISTORY = "silver.customers", "silver.customers_kept", "gold.dim_customer"
 
 
 def captured_project(folder: Path, models: dict[str, tuple[str, str]], *, deletes: str = "hard") -> Settings:
@@ -64,6 +107,17 @@ def captured_project(folder: Path, models: dict[str, tuple[str, str]], *, delete
         (folder / "sqlmesh_models" / "models" / f"{name}.sql").write_text(text)
         (folder / "sqlmesh_models" / "tests" / f"test_{name}.yaml").write_text(test)
     return Settings().model_copy(update={"project": folder, "home_override": folder / "home"})
+
+
+def customers_project(folder: Path) -> Settings:
+    """The same with three models: the present rows without and with the deleted ones, and their history."""
+    models = {
+        HARD: MODEL.replace("NAME", HARD).replace("HOW", "@customers_delete_mode"),
+        SOFT: MODEL.replace("NAME", SOFT).replace("HOW", "soft"),
+        HISTORY: DIMENSION,
+    }
+    tests = {name: TEST.replace("TABLE", name.replace(".", "_")).replace("NAME", name) for name in models}
+    return captured_project(folder, {name: (text, tests[name]) for name, text in models.items()})
 
 
 def change(operation: str, lsn: int, key: int | None = None, **values: Any) -> bytes:

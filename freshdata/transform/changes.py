@@ -29,7 +29,8 @@ from freshdata.transform.slices import Slice
 if TYPE_CHECKING:
     from sqlmesh.core.model import Model
 
-FLAG = "_deleted"
+# Not `_deleted`: that is a column of Iceberg's own, and Spark merges into no table that has another of this name.
+FLAG = "_is_deleted"
 
 
 class CurrentRowsKind(KeyedKind):
@@ -86,7 +87,7 @@ class CurrentRows(OverwriteChangedPartitions, CustomMaterialization[CurrentRowsK
     """Holds the rows that a database's table has now, from a query over the changes of the table.
 
     Properties: ``unique_key``, the primary key; ``delete_mode``: ``hard``, the default, removes deleted rows, ``soft``
-    keeps them with the values that they had, and flags them in a further column, ``_deleted``. The query selects from
+    keeps them with the values that they had, and flags them in another column, ``_is_deleted``. The query selects from
     one change stream without leaving out changes, names the table's columns as the contract does, and has ``_op`` and
     ``_offset`` among its columns.
     """

@@ -239,7 +239,7 @@ def _differing(contract: Contract, columns: Sequence[Column]) -> str:
 
 def _present(silver: Table, columns: Sequence[Column]) -> Iterator[pa.Table]:
     """Silver's rows without those that are flagged as deleted."""
-    kept = "_deleted = false" if "_deleted" in silver.schema().as_arrow().names else AlwaysTrue()
+    kept = "_is_deleted = false" if "_is_deleted" in silver.schema().as_arrow().names else AlwaysTrue()
     names = [one.name for one in columns]
     for batch in silver.scan(row_filter=kept, selected_fields=tuple(names)).to_arrow_batch_reader():
         yield pa.table(batch).select(names)

@@ -12,66 +12,14 @@ from freshdata.lake.query import connect
 from freshdata.settings import Settings
 from freshdata.transform.runner import Runner, open_runner
 from tests.bronze import rows
-from tests.captures import BEGIN, UNTOLD, captured_project, change, land
+from tests.captures import BEGIN, HARD, HISTORY, SOFT, UNTOLD, change, customers_project, land
 
 pytestmark = pytest.mark.integration
-
-MODEL = """
-MODEL (
-  name NAME,
-  kind CUSTOM (
-    materialization 'current_rows',
-    materialization_properties (unique_key = id, delete_mode = HOW)
-  ),
-  grain (id),
-  audits (unique_values(columns := (id)))
-);
-SELECT id, city, note, credit, visits, _op, _lsn, _offset, _changed_at
-FROM bronze.customers
-"""
-DIMENSION = """
-MODEL (
-  name gold.dim_customer,
-  kind CUSTOM (
-    materialization 'scd2',
-    materialization_properties (
-      unique_key = id, valid_from = valid_from, version = _offset, deleted = (_op IN ('d', 't')),
-      compared = (city, note), changes = true
-    )
-  ),
-  grain (id, valid_from),
-  audits (unique_values(columns := (id), condition := is_current))
-);
-SELECT id, city, note, _op, _lsn, _offset, _changed_at AS valid_from
-FROM bronze.customers
-"""
-TEST = """
-test_TABLE:
-  model: NAME
-  inputs:
-    bronze.customers:
-      rows:
-        - {id: 1, city: Rome, _op: c, _lsn: 1, _offset: 0}
-  outputs:
-    query:
-      partial: true
-      rows:
-        - {id: 1, city: Rome}
-"""
-HARD, SOFT, HISTORY = "silver.customers", "silver.customers_kept", "gold.dim_customer"
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    models = {
-        HARD: MODEL.replace("NAME", HARD).replace("HOW", "@customers_delete_mode"),
-        SOFT: MODEL.replace("NAME", SOFT).replace("HOW", "soft"),
-        HISTORY: DIMENSION,
-    }
-    tests = {name: TEST.replace("TABLE", name.replace(".", "_")).replace("NAME", name) for name in models}
-    return captured_project(
-        tmp_path_factory.mktemp("shop"), {name: (text, tests[name]) for name, text in models.items()}
-    )
+    return customers_project(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +40,7 @@ def follow(runner: Runner) -> None:
 
 def current(catalog: Catalog, model: str, *keys: int) -> dict[int, tuple[Any, ...]]:
     found = {row["id"]: row for row in rows(catalog, model)}
-    flag = ("_deleted",) if model == SOFT else ()
+    flag = ("_is_deleted",) if model == SOFT else ()
     return {key: tuple(found[key][name] for name in ("city", "note", *flag)) for key in keys if key in found}
 
 

@@ -38,7 +38,7 @@ MODEL (
   grain ({key}),
   audits (unique_combination_of_columns(columns := ({key})))
 );
-SELECT order_id, order_date, lsn, op, state, op IN @orders_deletes AS _deleted
+SELECT order_id, order_date, lsn, op, state, op IN @orders_deletes AS _is_deleted
 FROM bronze.orders
 WHERE order_date BETWEEN @start_date AND @end_date
 QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY lsn DESC) = 1
@@ -64,13 +64,13 @@ numbers = count()
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    contracted = {"deleted": "_deleted", "mode": "@orders_delete_mode"}
+    contracted = {"deleted": "_is_deleted", "mode": "@orders_delete_mode"}
     return shop(
         tmp_path_factory.mktemp("shop"),
         {
             MOVING: MODEL.format(name=MOVING, key="order_id", **contracted),
             DATED: MODEL.format(name=DATED, key="order_date, order_id", deleted="(op = 'd')", mode="hard"),
-            SOFT: MODEL.format(name=SOFT, key="order_id", deleted="_deleted", mode="soft"),
+            SOFT: MODEL.format(name=SOFT, key="order_id", deleted="_is_deleted", mode="soft"),
             DAILY: GOLD,
         },
     )
@@ -98,8 +98,8 @@ def expected(model: str, changes: Sequence[dict[str, Any]]) -> list[dict[str, An
     for item in sorted(changes, key=lambda item: item["lsn"]):
         newest[tuple(item[name] for name in KEYS[model])] = item
     columns = ("order_id", "order_date", "lsn", "op", "state")
-    told = [{name: item[name] for name in columns} | {"_deleted": item["op"] == "d"} for item in newest.values()]
-    return sorted((row for row in told if model == SOFT or not row["_deleted"]), key=repr)
+    told = [{name: item[name] for name in columns} | {"_is_deleted": item["op"] == "d"} for item in newest.values()]
+    return sorted((row for row in told if model == SOFT or not row["_is_deleted"]), key=repr)
 
 
 def history(key: str, *steps: tuple[str, int], first: int = 1) -> list[dict[str, Any]]:
@@ -115,11 +115,11 @@ def test_an_older_update_after_a_newer_delete_does_not_bring_the_row_back(
         land(settings, [step])
         follow(runner)
     assert stored(catalog, MOVING, {key}) == stored(catalog, DATED, {key}) == []
-    assert [(row["lsn"], row["_deleted"]) for row in stored(catalog, SOFT, {key})] == [(3, True)]
+    assert [(row["lsn"], row["_is_deleted"]) for row in stored(catalog, SOFT, {key})] == [(3, True)]
     land(settings, history(key, ("c", 0), first=4))
     follow(runner)
     for model in KEYS:
-        assert [(row["lsn"], row["_deleted"]) for row in stored(catalog, model, {key})] == [(4, False)]
+        assert [(row["lsn"], row["_is_deleted"]) for row in stored(catalog, model, {key})] == [(4, False)]
 
 
 def test_a_row_that_moves_to_another_day_leaves_the_first_and_gold_follows(

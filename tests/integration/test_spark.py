@@ -28,7 +28,7 @@ from freshdata_assets.defs.quality.checks import quality_checks
 from freshdata_assets.platform import Platform, asset_key
 from freshdata_assets.scope import PARTITION
 from tests.bronze import append, flight_event, rows
-from tests.engines import DAY, NEXT, assert_equal, assert_trades_alike, build, proceed
+from tests.engines import DAY, NEXT, assert_captures_alike, assert_equal, assert_trades_alike, build, proceed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -119,6 +119,10 @@ def test_it_continues_the_lake_as_duckdb_would(tmp_path: Path) -> None:
 
 def test_deletes_moves_and_versions_become_the_same(tmp_path: Path) -> None:
     assert_trades_alike(tmp_path, on_spark)
+
+
+def test_captured_tables_and_their_history_become_the_same(tmp_path: Path) -> None:
+    assert_captures_alike(tmp_path, on_spark)
 
 
 def test_a_failing_model_is_explained_in_one_line(built: Settings, tmp_path: Path) -> None:
