@@ -204,6 +204,32 @@ def partitions(running: Running, run: DagsterRun, asset: str) -> set[str | None]
     return {event.partition for event in events if event.asset_key == AssetKey(asset.split("/"))}
 
 
+def test_from_asset_failure_runs_the_model_that_failed_and_no_other(running: Running, page: Page) -> None:
+    wait_for(running.built, "the end of the runs before")
+    known, day = running.known_runs(), START.isoformat()
+    rename(running, "silver.weather", "visib", "visibility")
+    # Nothing is made from routes: no run of the sensor's follows, for which the next one would wait.
+    launch_together(page, day, "gold/route_day", "gold/delay_by_weather")
+    [failed] = running.finished(known)
+    rename(running, "silver.weather", "visibility", "visib")
+    assert failed.status == DagsterRunStatus.FAILURE
+    assert partitions(running, failed, "gold/route_day") == {day}
+    page.goto(f"/runs/{failed.run_id}")
+    expect(page.get_by_text(re.compile("gold.delay_by_weather failed: .*visib")).first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "failed-model.png")
+    page.get_by_role("button", name="arrow_drop_down").click()
+    page.get_by_text("From asset failure").click()
+    _, again = running.finished(known, 2)
+    assert (again.status, again.parent_run_id) == (DagsterRunStatus.SUCCESS, failed.run_id)
+    assert partitions(running, again, "gold/delay_by_weather") == {day}
+    assert partitions(running, again, "gold/route_day") == set()
+
+
+def rename(running: Running, table: str, column: str, name: str) -> None:
+    with load_table(running.catalog, table).update_schema() as change:
+        change.rename_column(column, name)
+
+
 def test_a_killed_run_is_found_marked_and_done_again(
     running: Running, killed: tuple[set[str], list[DagsterRun]], page: Page
 ) -> None:
@@ -233,31 +259,6 @@ def test_while_the_sensor_is_off_nothing_runs_by_itself(
     expect(page.get_by_role("checkbox")).to_be_checked()
     wait_for(running.built, "Gold")
     assert {row["flight_date"] for row in rows(running, GOLD)} > {row["flight_date"] for row in before}
-
-
-def test_from_asset_failure_runs_the_model_that_failed_and_no_other(running: Running, page: Page) -> None:
-    wait_for(running.built, "the end of the runs before")
-    known, day = running.known_runs(), START.isoformat()
-    rename(running, "silver.weather", "visib", "visibility")
-    launch_together(page, day, "gold/carrier_day", "gold/delay_by_weather")
-    [failed] = running.finished(known)
-    rename(running, "silver.weather", "visibility", "visib")
-    assert failed.status == DagsterRunStatus.FAILURE
-    assert partitions(running, failed, "gold/carrier_day") == {day}
-    page.goto(f"/runs/{failed.run_id}")
-    expect(page.get_by_text(re.compile("gold.delay_by_weather failed: .*visib")).first).to_be_visible()
-    page.screenshot(path=SCREENSHOTS / "failed-model.png")
-    page.get_by_role("button", name="arrow_drop_down").click()
-    page.get_by_text("From asset failure").click()
-    _, again = running.finished(known, 2)
-    assert (again.status, again.parent_run_id) == (DagsterRunStatus.SUCCESS, failed.run_id)
-    assert partitions(running, again, "gold/delay_by_weather") == {day}
-    assert partitions(running, again, "gold/carrier_day") == set()
-
-
-def rename(running: Running, table: str, column: str, name: str) -> None:
-    with load_table(running.catalog, table).update_schema() as change:
-        change.rename_column(column, name)
 
 
 def test_bad_rows_stop_before_gold_and_the_page_shows_why(running: Running, page: Page) -> None:
