@@ -1,114 +1,43 @@
-"""Compaction on real tables: the rows stay, the files are few, and nobody who writes meanwhile loses anything."""
+"""Compaction on real tables: the rows stay, and the files are few."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFileContent, ManifestContent, ManifestEntry, ManifestEntryStatus
-from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
-from pyiceberg.transforms import IdentityTransform
 
 from freshdata.errors import LakeError
-from freshdata.lake.catalog import ensure_table, open_catalog
+from freshdata.lake.catalog import ensure_table
 from freshdata.lake.changes import appended_since, new_rows
-from freshdata.lake.clustering import Clustering, Key, Sorter
-from freshdata.lake.commits import commit_batch
+from freshdata.lake.clustering import Sorter
 from freshdata.lake.compaction import compact
 from freshdata.lake.cursors import Cursor, behind, read_cursor, upstream_heads
-from freshdata.lake.files import write_data_files
 from freshdata.lake.health import Thresholds
-from freshdata.lake.maintenance import FANOUT, Retention, maintain, merge_manifests
-from freshdata.lake.progress import PartitionProgress, Progress, read_progress
-from freshdata.lake.query import connect
+from freshdata.lake.maintenance import Retention, maintain
+from freshdata.lake.progress import read_progress
 from freshdata.lake.snapshots import SnapshotWriter
 from freshdata.lake.upkeep import keep_up, plan_upkeep
-from freshdata.settings import Settings
-
-NAME = "silver.sample"
-DAYS = (date(2013, 1, 1), date(2013, 1, 2))
-SCHEMA = pa.schema([pa.field("day", pa.date32()), pa.field("key", pa.int64()), pa.field("value", pa.string())])
-BY_KEY = Clustering((Key("key"),))
-NOW = Thresholds(small_files=2, delete_files=1)
-MERGE = """
-MERGE INTO lake.silver.sample AS t USING (SELECT CAST(? AS DATE) AS day, unnest(?) AS key, ? AS value) AS n
-ON t.day = n.day AND t.key = n.key
-WHEN MATCHED THEN UPDATE SET value = n.value
-WHEN NOT MATCHED THEN INSERT VALUES (n.day, n.key, n.value)
-"""
-
-
-@pytest.fixture
-def catalog(instance: Settings) -> Catalog:
-    return open_catalog(instance)
-
-
-@pytest.fixture
-def table(catalog: Catalog) -> Table:
-    return ensure_table(catalog, NAME, SCHEMA, partition_by={"day": IdentityTransform()})
-
-
-@pytest.fixture
-def duck(instance: Settings, table: Table) -> Iterator:
-    with connect(instance) as connection:
-        yield connection
-
-
-def commit(table: Table, *keys: int, day: date = DAYS[0], value: str = "a") -> int:
-    """Commit rows as a worker does; returns the snapshot."""
-    table.refresh()
-    recorded = read_progress(table) if table.current_snapshot() else None
-    begin = recorded.partitions[0].offset if recorded else 0
-    rows = pa.Table.from_pylist([{"day": day, "key": key, "value": value} for key in keys], schema=SCHEMA)
-    batch = Progress("cluster", "topic", {0: PartitionProgress(begin + len(keys), accepted=len(keys))})
-    commit_batch(table, write_data_files(table, rows), {0: begin}, batch)
-    return table.current_snapshot().snapshot_id
-
-
-def fill(table: Table, commits: int = 5) -> None:
-    """Two days of five rows a commit, in no order of the keys."""
-    for number in range(commits):
-        for day in DAYS:
-            commit(table, *(number + commits * place for place in (4, 2, 0, 3, 1)), day=day)
-
-
-def merge(duck, day: date, keys: list[int], value: str) -> None:
-    duck.execute(MERGE, [day, keys, value])
-
-
-def rows(table: Table) -> list[tuple]:
-    return sorted(tuple(row.values()) for row in table.refresh().scan().to_arrow().to_pylist())
-
-
-def duck_rows(duck) -> list[tuple]:
-    return sorted(duck.execute("FROM lake.silver.sample").fetchall())
-
-
-def files(table: Table, content: ManifestContent = ManifestContent.DATA) -> list:
-    head = table.refresh().current_snapshot()
-    return [
-        entry
-        for manifest in head.manifests(table.io)
-        if manifest.content == content
-        for entry in manifest.fetch_manifest_entry(table.io)
-    ]
-
-
-def on_disk(table: Table) -> set[Path]:
-    return set(Path(table.location().removeprefix("file://")).rglob("*.parquet"))
-
-
-def local(entry) -> str:
-    return entry.data_file.file_path.removeprefix("file://")
+from tests.compaction import (
+    BY_KEY,
+    DAYS,
+    NAME,
+    NOW,
+    SCHEMA,
+    both_days,
+    commit,
+    duck_rows,
+    files,
+    fill,
+    local,
+    merge,
+    on_disk,
+    rows,
+)
 
 
 def test_many_small_files_become_one_a_partition_with_the_same_rows_in_order(table):
@@ -277,145 +206,6 @@ def test_the_cursor_of_the_table_itself_goes_on(catalog, table):
     assert read_cursor(table.refresh()) == Cursor({"bronze.x": 2}, "v1")
 
 
-def test_an_append_between_plan_and_commit_is_kept(instance, table):
-    fill(table)
-    rival, rivals = open_catalog(instance).load_table(NAME), iter([1000, 1001])
-
-    def late() -> None:
-        if key := next(rivals, None):
-            commit(rival, key)
-
-    before = rows(table)
-    done = compact(table, BY_KEY, NOW, before_commit=late)
-    assert (done.files_before, done.skipped) == (10, ())
-    assert rows(table) == sorted([*before, (DAYS[0], 1000, "a"), (DAYS[0], 1001, "a")])
-    assert read_progress(table).partitions[0].offset == 52
-
-
-def test_a_merge_between_plan_and_commit_wins_its_partition_and_no_other(table, duck):
-    fill(table)
-    rivals = iter([True])
-
-    def late() -> None:
-        if next(rivals, False):
-            merge(duck, DAYS[0], [3, 300], "merged")
-
-    done = compact(table, BY_KEY, NOW, before_commit=late)
-    assert (done.files_before, done.files_after) == (5, 1)
-    assert done.skipped == (f"day={DAYS[0]}: another writer has deleted or changed rows of it",)
-    merged = [(DAYS[0], 3, "merged"), (DAYS[0], 300, "merged")]
-    left = [(day, key, "a") for day in DAYS for key in range(25) if (day, key) != (DAYS[0], 3)]
-    assert rows(table) == duck_rows(duck) == sorted([*left, *merged])
-    assert compact(table, BY_KEY, NOW).skipped == ()
-    assert rows(table) == duck_rows(duck) == sorted([*left, *merged])
-
-
-def test_a_merge_that_only_adds_rows_is_no_conflict(table, duck):
-    fill(table)
-    rivals = iter([True])
-
-    def late() -> None:
-        if next(rivals, False):
-            merge(duck, DAYS[0], [300], "added")
-
-    assert compact(table, BY_KEY, NOW, before_commit=late).skipped == ()
-    assert (DAYS[0], 300, "added") in rows(table)
-    assert len(rows(table)) == 51
-
-
-@pytest.mark.parametrize("how", ["overwrite", "rollback", "undelete"])
-def test_files_that_another_writer_has_replaced_are_left(instance, table, duck, how):
-    fill(table)
-    merge(duck, DAYS[0], [3], "merged")
-    history = [entry.snapshot_id for entry in table.refresh().history()]
-    rival, rivals = open_catalog(instance).load_table(NAME), iter([True])
-
-    def late() -> None:
-        if not next(rivals, False):
-            return
-        rival.refresh()
-        if how == "overwrite":
-            fresh = pa.Table.from_pylist([{"day": DAYS[0], "key": 1, "value": "new"}], schema=SCHEMA)
-            rival.overwrite(fresh, overwrite_filter=f"day = '{DAYS[0]}'")
-        else:
-            # Before all of it; or before the merge, whose deletes are undone while the files they meant stay.
-            to = 0 if how == "rollback" else 9
-            rival.manage_snapshots().rollback_to_snapshot(history[to]).commit()
-
-    done = compact(table, BY_KEY, NOW, before_commit=late)
-    assert done.skipped
-    assert rows(table) == rows(rival)
-    assert (DAYS[0], 3, "merged") not in rows(table)
-
-
-WRITER = """
-import sys
-from freshdata.lake.catalog import open_catalog
-from freshdata.lake.query import connect
-from freshdata.settings import load_settings
-from freshdata.transform.engines.duckdb import lost
-from freshdata.transform.retry import retry
-from tests.unit.lake.test_compaction import DAYS, NAME, commit, merge
-settings = load_settings()
-table = open_catalog(settings).load_table(NAME)
-with connect(settings) as duck:
-    print("ready", flush=True)
-    for number in range(8):
-        commit(table, 1000 + number, day=DAYS[number % 2])
-        retry(lambda: merge(duck, DAYS[number % 2], [number, 1000 + number], f"m{number}"), NAME, lost)
-"""
-
-
-def test_compactions_beside_a_process_that_appends_and_merges_lose_and_undo_nothing(table, instance):
-    fill(table)
-    own = {**os.environ, "FRESHDATA_HOME": str(instance.home)}
-    writer = subprocess.Popen([sys.executable, "-c", WRITER], env=own, stdout=subprocess.PIPE, text=True)
-    assert writer.stdout.readline() == "ready\n"
-    files_before = 0
-    while writer.poll() is None:
-        files_before += compact(table, BY_KEY, NOW).files_before
-    assert writer.wait() == 0
-    assert files_before
-    compact(table, BY_KEY, Thresholds(everything=True))
-    merged = {(DAYS[number % 2], key): f"m{number}" for number in range(8) for key in (number, 1000 + number)}
-    expected = dict.fromkeys(((day, key) for day in DAYS for key in range(25)), "a") | merged
-    assert rows(table) == sorted((day, key, value) for (day, key), value in expected.items())
-    assert read_progress(table).partitions[0].offset == 58
-    assert len(files(table)) == 2
-    assert files(table, ManifestContent.DELETES) == []
-
-
-KILLED = """
-import os, signal
-from freshdata.lake.catalog import open_catalog
-from freshdata.lake.compaction import compact
-from freshdata.settings import load_settings
-from tests.unit.lake.test_compaction import BY_KEY, NAME, NOW
-table = open_catalog(load_settings()).load_table(NAME)
-compact(table, BY_KEY, NOW, before_commit=lambda: os.kill(os.getpid(), signal.SIGKILL))
-"""
-
-
-def test_a_compaction_killed_before_its_commit_leaves_the_table_whole_and_its_files_are_removed(
-    catalog, table, instance
-):
-    fill(table)
-    before, live = rows(table), on_disk(table)
-    own = {**os.environ, "FRESHDATA_HOME": str(instance.home)}
-    child = subprocess.run([sys.executable, "-c", KILLED], env=own, check=False)
-    assert child.returncode == -9
-    left = on_disk(table) - live
-    assert len(left) == 2
-    assert rows(table) == before
-    # Once they are old, and the table has a head that is younger by the longest commit.
-    for path in left:
-        os.utime(path, (0, 0))
-    maintain(catalog, NAME)
-    assert on_disk(table) == live
-    assert compact(table, BY_KEY, NOW).files_before == 10
-    assert rows(table) == before
-
-
 def test_what_was_rewritten_is_removed_from_disk_when_its_snapshots_have_expired(catalog, table):
     fill(table)
     before = on_disk(table)
@@ -425,13 +215,6 @@ def test_what_was_rewritten_is_removed_from_disk_when_its_snapshots_have_expired
     maintain(catalog, NAME, Retention(keep=1, young=timedelta(0)))
     assert len(on_disk(table)) == 2
     assert len(rows(table)) == 50
-
-
-def both_days(table: Table, *keys: int) -> None:
-    """One commit, and so one manifest, with files of both days."""
-    records = [{"day": day, "key": key, "value": "a"} for day in DAYS for key in keys]
-    table.refresh()
-    table.append(pa.Table.from_pylist(records, schema=SCHEMA))
 
 
 def test_a_compaction_in_several_commits_moves_each_file_once(table):
@@ -445,21 +228,6 @@ def test_a_compaction_in_several_commits_moves_each_file_once(table):
     assert (done.files_before, done.files_after, done.snapshots) == (8, 2, 2)
     assert rows(table) == before
     assert table.current_snapshot().summary["total-records"] == "16"
-
-
-def test_manifests_that_are_merged_between_plan_and_commit_do_not_bring_files_back(instance, table):
-    for number in range(FANOUT):
-        both_days(table, number)
-    before = rows(table)
-    rival, rivals = open_catalog(instance).load_table(NAME), iter([True])
-
-    def late() -> None:
-        if next(rivals, False):
-            assert merge_manifests(rival) == FANOUT
-
-    assert compact(table, BY_KEY, NOW, before_commit=late).skipped == ()
-    assert rows(table) == before
-    assert len(files(table)) == 2
 
 
 def test_files_with_other_rows_than_before_are_not_committed(table, monkeypatch):
