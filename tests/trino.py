@@ -10,12 +10,16 @@ import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from trino.dbapi import connect
+from trino.exceptions import Error, TrinoQueryError
 
 from freshdata.lake.catalog import CATALOG_NAME, catalog_properties
 from freshdata.services.prerequisites import TRINO, jars_folder, resolve_jars
 from freshdata.settings import Settings, load_settings
+from tests.streams import wait_for
 
 OLDEST_JAVA = 24
 # Only what the tests use is loaded, which halves the start.
@@ -89,6 +93,7 @@ def trino(settings: Settings, java: str, folder: Path) -> Iterator[str]:
         process = subprocess.Popen([*command, "io.trino.server.TrinoServer"], stdout=log, stderr=log, cwd=folder)
     try:
         _wait(process, f"http://127.0.0.1:{port}/v1/info", folder / "log")
+        _wait_for_node(port)
         yield f"http://test@127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -106,6 +111,18 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
             pass
         time.sleep(0.2)
     raise AssertionError(f"Trino did not start: {log.read_text()[-3000:]}")
+
+
+def _wait_for_node(port: int) -> None:
+    """A server that has started may not have found itself yet: no query runs before."""
+
+    def found() -> bool:
+        with suppress(Error, TrinoQueryError), connect(host="127.0.0.1", port=port, user="test") as connection:
+            cursor = connection.cursor().execute("SELECT count(*) FROM system.runtime.nodes WHERE state = 'active'")
+            return bool(cursor.fetchone()[0])
+        return False
+
+    wait_for(found, "Trino's node")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Trino over a lake that DuckDB built; `make test-trino` fetches the server, without it this is skipped."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.scratch import NAMESPACE
 from freshdata.settings import Settings
-from tests.engines import assert_equal, assert_trades_alike, build, proceed
+from tests.engines import assert_captures_alike, assert_equal, assert_trades_alike, build, proceed
 from tests.trino import OLDEST_JAVA, find_java, trino, trino_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -36,7 +37,10 @@ def test_it_continues_the_lake_as_duckdb_would(tmp_path: Path, java: str) -> Non
     assert open_catalog(theirs).list_tables(NAMESPACE) == []
 
 
-def test_deletes_moves_and_versions_become_the_same(tmp_path: Path, java: str) -> None:
+@pytest.mark.parametrize("alike", [assert_trades_alike, assert_captures_alike])
+def test_deletes_moves_and_versions_become_the_same(
+    tmp_path: Path, java: str, alike: Callable[[Path, Callable[[Settings], Settings]], None]
+) -> None:
     with ExitStack() as stack:
 
         def on_trino(settings: Settings) -> Settings:
@@ -44,4 +48,4 @@ def test_deletes_moves_and_versions_become_the_same(tmp_path: Path, java: str) -
             address = stack.enter_context(trino(settings, java, tmp_path / "trino"))
             return settings.model_copy(update={"engine": "trino", "trino_uri": address})
 
-        assert_trades_alike(tmp_path, on_trino)
+        alike(tmp_path, on_trino)
