@@ -85,18 +85,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def remembering(path: Path, **facts: Any) -> Callable[[int], None]:
-    """What keeps, in a state file, which process a child is, and facts of it."""
+    """What keeps, in a state file, which process a child is, who started it, and facts of it."""
 
     def remember(pid: int) -> None:
-        write_json(path, {"pid": pid, "created": created(pid), **facts})
+        owner = {"pid": os.getpid(), "created": created(os.getpid())}
+        write_json(path, {"pid": pid, "created": created(pid), "owner": owner, **facts})
 
     return remember
 
 
 def running_state(path: Path) -> dict[str, Any] | None:
-    """What a state file says of a process, if that still runs."""
+    """What a state file says of a process, if that still runs; one whose owner was killed is about to die."""
     state = read_json(path)
-    return state if alive(state.get("pid"), state.get("created")) else None
+    both = (state, state.get("owner", {}))
+    return state if all(alive(one.get("pid"), one.get("created")) for one in both) else None
 
 
 def last_port(path: Path, name: str = "port") -> int | None:

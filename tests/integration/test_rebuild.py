@@ -31,7 +31,7 @@ def catalog(instance: Settings) -> Catalog:
 
 
 @pytest.fixture
-def runner(instance: Settings, catalog: Catalog) -> Iterator[Runner]:
+def filled(instance: Settings, catalog: Catalog) -> None:
     for day in DAYS:
         events = [flight_event(day, number, tenant_id=tenant) for number, tenant in ((1, "UA"), (2, "AA"), (3, "UA"))]
         append(catalog, "flight_events", events)
@@ -39,6 +39,11 @@ def runner(instance: Settings, catalog: Catalog) -> Iterator[Runner]:
     with open_runner(instance) as runner:
         for model in runner.manifest:
             runner.run_live(model)
+
+
+@pytest.fixture
+def runner(instance: Settings, filled: None) -> Iterator[Runner]:
+    with open_runner(instance) as runner:
         yield runner
 
 
@@ -135,10 +140,9 @@ def test_a_corrected_event_changes_a_row_and_loses_none(runner: Runner, catalog:
 
 @pytest.fixture
 def backfill(
-    instance: Settings, runner: Runner, environment: Callable[[Settings], dict[str, str]]
+    instance: Settings, filled: None, environment: Callable[[Settings], dict[str, str]]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     instance_clock(instance.home).set(start=DAY, now=datetime(2013, 1, 4, 5, tzinfo=UTC))
-    runner._context.close()  # SQLMesh's state has room for one process.
 
     def execute(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "freshdata.cli", "backfill", *arguments]
