@@ -12,13 +12,28 @@ from freshdata.intervals import each, ranges
 REFUSED_DAYS = "freshdata/refused_days"
 NONE = "none"
 LOOKED_AT = 20
-# The description of a verdict that stands.
-UNCHANGED = "As last evaluated: its rows have not changed since."
 
 
 def last_verdict(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> dg.AssetCheckEvaluation | None:
     """The last verdict of a check, if there is one."""
     return next(_verdicts(instance, check), None)
+
+
+def standing(last: dg.AssetCheckEvaluation, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    """A check's last verdict as that of a run in which its rows have not changed.
+
+    Args:
+        last: The verdict.
+        severity: How severe it is by now.
+    """
+    return dg.AssetCheckResult(
+        asset_key=last.asset_key,
+        check_name=last.check_name,
+        passed=last.passed,
+        severity=severity,
+        metadata=last.metadata,
+        description="As last evaluated: its rows have not changed since.",
+    )
 
 
 def refusal(

@@ -34,17 +34,8 @@ CHANGE_COLUMNS = {
 # All of this follows from what a change is.
 IMPLIED = frozenset(
     (
-        *(
-            "kind",
-            "topicPartitions",
-            "tenantField",
-            "tenantPartition",
-            "eventTimeField",
-            "eventDateField",
-            "maxFuture",
-            "messageKey",
-        ),
-        *("dedupeKey", "versionField", "unknownFieldPolicy", "operations", "enrichments"),
+        *("kind", "tenantField", "tenantPartition", "eventTimeField", "eventDateField", "maxFuture", "messageKey"),
+        *("topicPartitions", "dedupeKey", "versionField", "unknownFieldPolicy", "operations", "enrichments"),
         *("publishClean", "publishCleanFrom"),
     )
 )

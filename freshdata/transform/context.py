@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,15 +64,14 @@ def open_context(
     Raises:
         TransformError: the project cannot be loaded, or another process kept the state for too long.
     """
-    if loaded is None or loaded.fingerprint != project_fingerprint(settings):
-        loaded = load_project(settings)
-    with state_held(settings, longest_wait):
-        try:
-            with state_to_alter(settings):
-                _ = loaded.context.state_sync  # Set up at its first use.
-            yield loaded.context
-        finally:
-            loaded.context.close()
+    with state_held(settings, longest_wait), ExitStack() as stack:
+        with state_to_alter(settings):
+            # Not before the wait: the process waited for may have promoted other models.
+            if loaded is None or loaded.fingerprint != project_fingerprint(settings):
+                loaded = load_project(settings)
+            stack.callback(loaded.context.close)
+            _ = loaded.context.state_sync  # Set up at its first use.
+        yield loaded.context
 
 
 def _silence() -> None:

@@ -96,6 +96,7 @@ def state_held(settings: Settings, longest_wait: float) -> Iterator[None]:
     import duckdb
 
     path = settings.home / "sqlmesh" / "state.duckdb"
+    path.parent.mkdir(parents=True, exist_ok=True)
     deadline, delay = time.monotonic() + longest_wait, FIRST_DELAY_SECONDS
     while True:
         # Another process may be making it at this very moment.

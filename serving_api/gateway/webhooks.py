@@ -73,9 +73,9 @@ def verify(
                 # All are compared: the time taken says nothing of which one it was.
                 if hmac.compare_digest(wanted.encode(), signature.encode(errors="surrogateescape")) and secret:
                     found.setdefault(tenant, []).append(signature)
-    for signer in found.items():
-        return signer
-    raise RefusedError(401, "The signature is not right.", remedy="Sign with the secret of this endpoint.")
+    if not found:
+        raise RefusedError(401, "The signature is not right.", remedy="Sign with the secret of this endpoint.")
+    return next(iter(found.items()))
 
 
 def to_event(

@@ -30,7 +30,7 @@ from freshdata_assets.live import rows_of_days
 from freshdata_assets.platform import PAGES_ROUTE, Platform, asset_key, current_platform
 from freshdata_assets.schemas import records
 from freshdata_assets.scope import Scope
-from freshdata_assets.verdicts import UNCHANGED, last_verdict, still_refused
+from freshdata_assets.verdicts import last_verdict, standing, still_refused
 
 CONTRACT_RULES, EXPECTATIONS = "contract_rules", "expectations"
 RECORD = ("rule", "outcome", "severity", "bad", "rows", "detail", "sample", "asks", "from")
@@ -114,9 +114,7 @@ def _judge(
     (check,) = context.selected_asset_check_keys
     if scope.live and extent.judged == frozenset() and (last := last_verdict(context.instance, check)):
         # Another table's news brought the run about, and the check with it.
-        return dg.AssetCheckResult(
-            passed=last.passed, severity=last.severity, metadata=last.metadata, description=UNCHANGED
-        )
+        return standing(last, last.severity)
     with _rows(platform, table, model, suite, extent) as rows:
         judged = extent.judged
         if judged is None:

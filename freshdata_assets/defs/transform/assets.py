@@ -16,7 +16,7 @@ from pyiceberg.exceptions import NoSuchTableError
 
 from freshdata.errors import FreshDataError
 from freshdata.intervals import day_of, each, length
-from freshdata.transform.keyed import row_counts as rows_of_days
+from freshdata.transform.keyed import row_counts as counts_of_files
 from freshdata.transform.manifest import AuditInfo, ModelInfo, calendar_of
 from freshdata.transform.results import AuditResult, ModelRun
 from freshdata.transform.retry import passes
@@ -36,7 +36,7 @@ from freshdata_assets.platform import (
 from freshdata_assets.schema_check import SCHEMA_CHECK, model_verdict
 from freshdata_assets.schemas import column_lineage, model_columns
 from freshdata_assets.scope import Scope
-from freshdata_assets.verdicts import UNCHANGED, last_verdict, refusal
+from freshdata_assets.verdicts import last_verdict, refusal, standing
 
 MOST_TOLD = 400  # Days or hours in a line of a run's log.
 AnyAudit = TypeVar("AnyAudit", AuditInfo, AuditResult)
@@ -264,7 +264,7 @@ class _Layer:
     def unchanged(self, model: ModelInfo) -> dict[str, Any]:
         """What there is to tell of a model that was up to date; the UI shows a table's rows by its last run alone."""
         table = self.platform.catalog().load_table(model.name)
-        days = rows_of_days(table, str(model.partition_column))
+        days = counts_of_files(table, str(model.partition_column))
         told = {"freshdata/note": "up to date", "freshdata/location": dg.MetadataValue.path(table.location())}
         return told | ({} if days is None else {"dagster/row_count": sum(days.values())})
 
@@ -290,14 +290,7 @@ class _Layer:
                     metadata={"freshdata/failing_rows": done[name].count},
                 )
             elif last is not None:
-                found = dg.AssetCheckResult(
-                    asset_key=check.asset_key,
-                    check_name=name,
-                    passed=last.passed,
-                    severity=severity,
-                    metadata=last.metadata,
-                    description=UNCHANGED,
-                )
+                found = standing(last, severity)
             else:
                 continue  # Nothing has ever been written.
             yield found, audit.blocking

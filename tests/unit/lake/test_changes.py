@@ -10,7 +10,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
 
-from freshdata.lake.catalog import ensure_table, open_catalog
+from freshdata.lake.catalog import ensure_table
 from freshdata.lake.changes import (
     PartitionChange,
     added_partitions,
@@ -23,15 +23,9 @@ from freshdata.lake.changes import (
     was_rolled_back,
 )
 from freshdata.lake.cursors import Cursor, Mark
-from freshdata.settings import Settings
 
 SCHEMA = pa.schema([pa.field("day", pa.date32()), pa.field("key", pa.string())])
 FIRST, SECOND, THIRD = date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 3)
-
-
-@pytest.fixture
-def catalog(instance: Settings) -> Catalog:
-    return open_catalog(instance)
 
 
 @pytest.fixture

@@ -8,28 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import BucketTransform, IdentityTransform
 
 from freshdata.contracts import load_contract
-from freshdata.lake.catalog import ensure_stream_tables, ensure_table, open_catalog
+from freshdata.lake.catalog import ensure_stream_tables, ensure_table
 from freshdata.lake.clustering import Clustering, Key, ZOrder, clustering_of, open_sorter
 from freshdata.lake.compaction import compact
 from freshdata.lake.health import Thresholds
-from freshdata.settings import PROJECT, Settings
+from freshdata.settings import PROJECT
 from tests.lakes import departures, ingest
 
 GRID = 64
 SCHEMA = pa.schema([pa.field("x", pa.int32()), pa.field("y", pa.string())])
 BY_X = Clustering((Key("x"), Key("y")))
 BY_CURVE = Clustering((), ("x", "y"))
-
-
-@pytest.fixture
-def catalog(instance: Settings) -> Catalog:
-    return open_catalog(instance)
 
 
 def grid(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

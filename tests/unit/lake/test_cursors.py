@@ -4,16 +4,11 @@ from datetime import date
 
 import pytest
 
-from freshdata.lake.catalog import load_table, open_catalog
+from freshdata.lake.catalog import load_table
 from freshdata.lake.cursors import Cursor, Mark, common
 from tests.bronze import append, flight_event
 
 BRONZE = "bronze.flight_events"
-
-
-@pytest.fixture
-def catalog(instance):
-    return open_catalog(instance)
 
 
 @pytest.fixture

@@ -22,17 +22,11 @@ from freshdata.lake.cursors import Cursor, read_cursor
 from freshdata.lake.files import write_data_files
 from freshdata.lake.maintenance import FANOUT, Retention, expire_snapshots, maintain, merge_manifests
 from freshdata.lake.progress import PartitionProgress, Progress, ancestors, read_progress
-from freshdata.settings import Settings
 
 NAME = "bronze.sample"
 SCHEMA = pa.schema([pa.field("day", pa.date32()), pa.field("key", pa.string())])
 DAYS = (date(2013, 1, 1), date(2013, 1, 2))
 AT_ONCE = Retention(keep=3, young=timedelta(0), cursor_age=timedelta(hours=1))
-
-
-@pytest.fixture
-def catalog(instance: Settings) -> Catalog:
-    return open_catalog(instance)
 
 
 @pytest.fixture

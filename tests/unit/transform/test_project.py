@@ -1,11 +1,13 @@
 """The SQLMesh project: its own tests, its rules, and the manifest that the rest of the platform reads."""
 
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlmesh import Context
@@ -14,8 +16,9 @@ from syrupy.assertion import SnapshotAssertion
 from freshdata.contracts import load_contracts
 from freshdata.errors import TransformError
 from freshdata.settings import PROJECT, Settings
-from freshdata.transform.context import open_context
-from freshdata.transform.manifest import ModelInfo, build_manifest, load_manifest
+from freshdata.transform import context as context_module
+from freshdata.transform.context import load_project, open_context
+from freshdata.transform.manifest import ModelInfo, build_manifest, load_manifest, table_name
 
 GOLD_DAY = {"flight_date", "tenant_id", "flights", "cancelled"} | {
     f"{name}_min" for name in ("mean_dep_delay", "mean_arr_delay", "p90_arr_delay")
@@ -143,3 +146,22 @@ def test_of_two_that_open_the_state_at_once_one_waits(tmp_path: Path) -> None:
             for stream in select.select(list(opening), [], [])[0]:
                 assert stream.readline() == "open\n"
                 opening.pop(stream).communicate("\n")
+
+
+def test_what_is_promoted_while_a_process_waits_for_the_state_is_what_it_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Path(shutil.copytree(PROJECT / "sqlmesh_models", tmp_path / "models"))
+    settings = Settings().for_home(tmp_path / "home").for_models(models)
+    loaded, held = load_project(settings), context_module.state_held
+
+    @contextmanager
+    def promoted_meanwhile(*arguments: Any) -> Iterator[None]:
+        with held(*arguments):
+            (models / "models" / "gold" / "route_day.sql").unlink()
+            yield
+
+    monkeypatch.setattr(context_module, "state_held", promoted_meanwhile)  # The moment cannot be hit otherwise.
+    with open_context(settings, loaded) as context:
+        assert "gold.route_day" in {table_name(name) for name in loaded.context.models}
+        assert "gold.route_day" not in {table_name(name) for name in context.models}
