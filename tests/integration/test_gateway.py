@@ -119,6 +119,7 @@ def test_what_was_acknowledged_survives_a_kill(streaming, environment):
         assert door.post(token, flight_event(0), Idempotency_Key="one").status_code == 202
         clients = load(door, token)
         door.process.send_signal(signal.SIGKILL)
+        assert door.process.wait(30) == -signal.SIGKILL
         acknowledged = written([flight_event(0), *ended(clients)])
     assert not Counter(acknowledged) - Counter(value for _, value in records(streaming))
     # Its successor knows the same keys, and what it had answered.
