@@ -134,7 +134,7 @@ class Forget:
         if environments := [each.name for each in read_environments(settings)]:
             raise ConfigError(
                 f"The environments {', '.join(environments)} hold copies of the rows.",
-                remedy="Remove them first: `freshdata environments --remove NAME`.",
+                remedy="Remove them first: `freshdata environments --drop NAME`.",
             )
 
     def _followed(self, contract: Contract) -> Contract:

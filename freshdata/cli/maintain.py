@@ -3,14 +3,19 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from pyiceberg.catalog import Catalog
     from rich.table import Table
 
     from freshdata.lake.upkeep import Plan, Upkeep
+
+Done = TypeVar("Done")
 
 
 def maintain(
@@ -29,9 +34,8 @@ def maintain(
 
     from freshdata.cli.output import console
     from freshdata.contracts import load_contracts
-    from freshdata.lake.catalog import load_table, open_catalog
+    from freshdata.lake.catalog import open_catalog
     from freshdata.lake.health import Thresholds
-    from freshdata.lake.maintenance import tables as all_tables
     from freshdata.lake.upkeep import keep_up, plan_upkeep
     from freshdata.settings import load_settings
 
@@ -39,10 +43,12 @@ def maintain(
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
     settings = load_settings()
     catalog, contracts = open_catalog(settings), load_contracts(settings.contracts_dir)
-    names, thresholds = tables or sorted(all_tables(catalog)), Thresholds(everything=rewrite)
-    for name in names:
-        load_table(catalog, name)  # A name that is wrong is told before anything is done.
-    plans = [plan_upkeep(catalog, name, thresholds) for name in names]
+    known, thresholds = _known(catalog, tables), Thresholds(everything=rewrite)
+
+    def attend(work: Callable[[str], Done]) -> list[Done]:
+        return list(_attend(catalog, known, work, strict=bool(tables)))
+
+    plans = attend(lambda name: plan_upkeep(catalog, name, thresholds))
     if plan:
         if as_json:
             typer.echo(json.dumps([asdict(each) | {"reasons": each.reasons} for each in plans]))
@@ -50,7 +56,7 @@ def maintain(
             console().print(_plans(plans))
         return
     with _progress(sum(each.rewrite_bytes for each in plans)) as on_progress:
-        done = [keep_up(catalog, name, contracts, thresholds, on_progress=on_progress) for name in names]
+        done = attend(lambda name: keep_up(catalog, name, contracts, thresholds, on_progress=on_progress))
     if as_json:
         typer.echo(json.dumps([asdict(each.maintained) | {"compaction": asdict(each.compacted)} for each in done]))
         return
@@ -58,6 +64,40 @@ def maintain(
     for each in done:
         for group in each.compacted.skipped:
             console().print(f"[yellow]left as it is[/yellow] {each.maintained.table} {group}")
+
+
+def _known(catalog: "Catalog", tables: list[str] | None) -> "dict[str, UUID]":
+    """Each table to what tells it from another that takes its name.
+
+    Raises:
+        LakeError: there is no table of a name that was given.
+    """
+    from freshdata.lake.catalog import load_table
+    from freshdata.lake.maintenance import tables as all_tables
+    from freshdata.lake.replace import SHADOW
+
+    # What is being rebuilt is written without regard to others, and is nobody's table yet.
+    names = tables or sorted(name for name in all_tables(catalog) if not name.endswith(SHADOW))
+    found = {}
+    for name in names:
+        if tables or catalog.table_exists(name):
+            found[name] = load_table(catalog, name).metadata.table_uuid
+    return found
+
+
+def _attend(
+    catalog: "Catalog", known: "dict[str, UUID]", work: Callable[[str], Done], *, strict: bool
+) -> Iterator[Done]:
+    """Do some work on each table; unless strict, leave out those that are dropped meanwhile, or made anew."""
+    for name, identity in known.items():
+        try:
+            done = work(name)
+        except Exception:
+            # As the tables of an environment are.
+            if strict or _known(catalog, None).get(name) == identity:
+                raise
+        else:
+            yield done
 
 
 @contextmanager

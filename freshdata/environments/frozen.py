@@ -8,8 +8,10 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 
 from freshdata.environments.catalog import SEPARATOR, table_at
+from freshdata.lake.catalog import list_tables
 from freshdata.lake.cursors import Cursor, read_cursor
 from freshdata.lake.progress import ancestors
+from freshdata.lake.replace import SHADOW
 from freshdata.transform.manifest import ModelInfo
 
 
@@ -41,9 +43,8 @@ def freeze(catalog: Catalog, production: Mapping[str, ModelInfo], built: Collect
     """
     tables = {
         ".".join(name): catalog.load_table(name)
-        for namespace in catalog.list_namespaces()
-        if SEPARATOR not in namespace[0]
-        for name in catalog.list_tables(namespace)
+        for name in list_tables(catalog)
+        if SEPARATOR not in name[0] and not name[-1].endswith(SHADOW)
     }
     compared = {name: table for name, table in tables.items() if name in built}
     read = {name: table for name, table in tables.items() if name not in built}

@@ -1,16 +1,24 @@
 """Open the Iceberg catalog, and create the tables that a contract asks for."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlparse
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
-from pyiceberg.exceptions import NoSuchTableError, NotInstalledError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    NotInstalledError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import BucketTransform, IdentityTransform, Transform
+from pyiceberg.typedef import Identifier
 from sqlalchemy import select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
@@ -146,6 +154,13 @@ def ensure_stream_tables(catalog: Catalog, contract: Contract, lookups: dict[str
         catalog, contract.quarantine_table, QUARANTINE_SCHEMA, partition_by={"ingestion_date": IdentityTransform()}
     )
     return bronze, quarantine
+
+
+def list_tables(catalog: Catalog) -> Iterator[Identifier]:
+    """The tables of all namespaces; those of a namespace that is dropped meanwhile are left out."""
+    for namespace in catalog.list_namespaces():
+        with suppress(NoSuchNamespaceError):
+            yield from catalog.list_tables(namespace)
 
 
 def metadata_locations(catalog: Catalog) -> dict[str, str]:

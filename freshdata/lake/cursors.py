@@ -15,7 +15,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
-from freshdata.lake.progress import ancestors, compacts, summary_property
+from freshdata.lake.progress import ancestors, standing, summary_property
 
 CURSOR_PROPERTY = "freshdata.cursor"
 MARKS_PROPERTY = "freshdata.cursor-marks"
@@ -132,17 +132,8 @@ def _tables(catalog: Catalog, names: Iterable[str]) -> dict[str, Table]:
 
 def _heads(tables: Mapping[str, Table], seen: Cursor | None) -> dict[str, Snapshot]:
     stood = seen.upstream if seen else {}
-    heads = {name: _head(table, stood.get(name)) for name, table in tables.items()}
+    heads = {name: standing(table, stood.get(name)) for name, table in tables.items()}
     return {name: head for name, head in heads.items() if head is not None}
-
-
-def _head(table: Table, seen: int | None) -> Snapshot | None:
-    for snapshot in ancestors(table):
-        if snapshot.snapshot_id == seen:
-            return snapshot
-        if not compacts(snapshot):
-            break
-    return table.current_snapshot()
 
 
 def _mark(snapshot: Snapshot) -> Mark | None:

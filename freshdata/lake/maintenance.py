@@ -21,7 +21,7 @@ from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
-from freshdata.lake.catalog import load_table
+from freshdata.lake.catalog import list_tables, load_table
 from freshdata.lake.cursors import CURSOR_PROPERTY, read_cursor
 from freshdata.lake.orphans import remove_orphans
 from freshdata.lake.progress import PROGRESS_PROPERTY, ancestors, compacts, summary_property
@@ -121,10 +121,8 @@ def maintain(catalog: Catalog, name: str, retention: Retention | None = None, *,
 
 def tables(catalog: Catalog) -> Iterator[str]:
     """The names of all tables but those that last no longer than a run."""
-    for namespace in catalog.list_namespaces():
-        if namespace == (SCRATCH,):
-            continue
-        for identifier in catalog.list_tables(namespace):
+    for identifier in list_tables(catalog):
+        if identifier[0] != SCRATCH:
             yield ".".join(identifier)
 
 

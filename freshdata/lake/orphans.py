@@ -19,6 +19,7 @@ from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 
 from freshdata.errors import LakeError
+from freshdata.lake.catalog import list_tables
 from freshdata.lake.commits import LONGEST_COMMIT
 
 # Only what Iceberg writers write; anything else in the folder is none of ours.
@@ -85,13 +86,14 @@ def files_in(table: Table) -> dict[str, FileInfo]:
 
 def _tables(catalog: Catalog, first: Table) -> Iterator[Table]:
     yield first
-    for namespace in catalog.list_namespaces():
-        for identifier in catalog.list_tables(namespace):
-            if identifier != first.name():
-                try:
-                    yield catalog.load_table(identifier)
-                except NoSuchTableError:
-                    continue  # Dropped since it was listed; its files are no live ones.
+    for identifier in list_tables(catalog):
+        if identifier != first.name():
+            try:
+                yield catalog.load_table(identifier)
+            except NoSuchTableError:
+                continue  # Dropped since it was listed; its files are no live ones, or the first table's by now.
+    # A rebuilt table's files become this one's, and the rebuilt table is dropped, maybe between the two looks above.
+    yield first.refresh()
 
 
 def referred_files(table: Table, *, data: bool) -> Iterator[str]:

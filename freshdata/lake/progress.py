@@ -126,6 +126,21 @@ def compacts(snapshot: Snapshot) -> bool:
     return snapshot.summary is not None and snapshot.summary.operation is Operation.REPLACE
 
 
+def standing(table: Table, seen: int | None) -> Snapshot | None:
+    """The snapshot that was seen of a table while it has only been compacted since, or else its current one.
+
+    Args:
+        table: The table.
+        seen: The snapshot's id; None when none was seen.
+    """
+    for snapshot in ancestors(table):
+        if snapshot.snapshot_id == seen:
+            return snapshot
+        if not compacts(snapshot):
+            break
+    return table.current_snapshot()
+
+
 def read_progress(table: Table) -> Progress | None:
     """The progress in the newest snapshot that has one: other writers' snapshots (a compaction) carry none.
 

@@ -22,6 +22,8 @@ from freshdata.lake.commits import ATTEMPTS, COMMIT_ID_PROPERTY, FIRST_DELAY_SEC
 from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import ancestors, summary_property
 
+# Ends the name of a table that is rebuilt beside the live one, and is dropped when its files have changed hands.
+SHADOW = "__rebuild"
 # Begins a snapshot whose summary has these properties.
 Update = Callable[[dict[str, str]], UpdateSnapshot]
 # They would put the files of both tables into one folder.

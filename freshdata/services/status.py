@@ -1,16 +1,18 @@
 """What runs, and how fresh each table is: a view over state files, Iceberg metadata and Kafka's offsets."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 
 from freshdata.clock import instance_clock
 from freshdata.contracts import Contract, load_contracts
 from freshdata.errors import LakeError, ServiceError
 from freshdata.freshness import Freshness, stream_freshness
-from freshdata.lake.catalog import open_catalog
+from freshdata.lake.catalog import list_tables, open_catalog
 from freshdata.lake.progress import read_progress
 from freshdata.lake.scratch import NAMESPACE as SCRATCH
 from freshdata.services.broker import running_broker
@@ -93,8 +95,9 @@ def read_status(settings: Settings) -> Status:
     freshness: dict[str, Freshness] = {}
     if settings.catalog_uri or (settings.home / "catalog.db").is_file():
         catalog = open_catalog(settings)
-        for namespace in sorted(set(catalog.list_namespaces()) - {(SCRATCH,)}, key=_layer):
-            tables |= {".".join(name): catalog.load_table(name) for name in sorted(catalog.list_tables(namespace))}
+        for name in sorted(list_tables(catalog), key=lambda name: (_layer(name[:-1]), name)):
+            with suppress(NoSuchTableError):  # Dropped since it was listed.
+                tables |= {".".join(name): catalog.load_table(name)} if name[0] != SCRATCH else {}
         freshness = {
             contract.name: stream_freshness(settings, catalog, contract, now)
             for contract in contracts.values()

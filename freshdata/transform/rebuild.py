@@ -19,7 +19,8 @@ from freshdata.errors import TransformError
 from freshdata.lake.catalog import CATALOG_NAME, load_table
 from freshdata.lake.changes import partition_of
 from freshdata.lake.cursors import read_cursor
-from freshdata.lake.replace import fork_table, take_over
+from freshdata.lake.progress import standing
+from freshdata.lake.replace import SHADOW, fork_table, take_over
 from freshdata.transform.evaluation import Evaluation
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import Pending
@@ -195,7 +196,8 @@ class Rebuild:
         cursor = pending.cursor if days is None else read_cursor(live)
 
         def refuse_news() -> None:
-            if live.current_snapshot() != seen:
+            # A compaction meanwhile changed no row.
+            if standing(live, seen.snapshot_id if seen else None) != seen:
                 raise TransformError(
                     info.name,
                     "was written to by another run while it was rebuilt. Nothing was swapped.",
@@ -212,4 +214,4 @@ class Rebuild:
 
 
 def _shadow(info: ModelInfo) -> str:
-    return f"{info.name}__rebuild"
+    return f"{info.name}{SHADOW}"

@@ -3,8 +3,12 @@
 import shutil
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import CommitTableResponse, Table
 
 from freshdata.errors import TransformError
 from freshdata.lake.catalog import load_table, open_catalog
@@ -41,6 +45,30 @@ def test_a_column_that_a_model_gains_is_added_and_filled(copy: Settings) -> None
         assert load_table(catalog, MODEL).schema().column_names[-1] == "worst"
         assert "code has changed" in runner.run_live(MODEL).note
     assert [(row["flights"], row["worst"]) for row in rows(catalog, MODEL)] == [(2, 1)]
+
+
+def test_a_deployment_waits_until_no_other_commit_comes_between(
+    copy: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_runner(copy):  # Makes the tables.
+        pass
+    file = copy.models_dir / "models" / "gold" / "carrier_day.sql"
+    worst = "\n  MAX(dep_delay)::INT AS worst -- Worst departure delay.\nFROM flight\n"
+    file.write_text(file.read_text().replace(" -- Share of", ", -- Share of").replace("\nFROM flight\n", worst))
+    real, refused = SqlCatalog.commit_table, list[str]()
+
+    def late(catalog: SqlCatalog, table: Table, *arguments: Any) -> CommitTableResponse:
+        # What a compaction that commits in the same moment does to it.
+        if ".".join(table.name()) == MODEL and len(refused) < 2:
+            refused.append(MODEL)
+            raise CommitFailedException("Table has been updated by another process")
+        return real(catalog, table, *arguments)
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", late)
+    with open_runner(copy):
+        pass
+    assert load_table(open_catalog(copy), MODEL).schema().column_names[-1] == "worst"
+    assert refused == [MODEL, MODEL]
 
 
 @pytest.mark.parametrize(("right", "wrong"), [("FROM lookup", "FROMM lookup"), ("lookup.airlines", "lookup.nothing")])

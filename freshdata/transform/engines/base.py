@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable
+from functools import partial, reduce
 from itertools import groupby
 from typing import Any
 
@@ -145,9 +146,22 @@ class LakeAdapter(EngineAdapter):  # type: ignore[misc]
     def alter_table(self, alter_expressions: list[TableAlterOperation], table_format: str | None = None) -> None:  # noqa: ARG002 - SQLMesh's signature.
         """Change a table's columns in one commit; a column whose type cannot be widened is dropped and added anew."""
         for name, operations in groupby(alter_expressions, key=lambda operation: operation.target_table):
-            with load_table(self.face.catalog, f"{name.db}.{name.name}").update_schema() as change:
-                for operation in operations:
-                    self._alter_column(change, operation)
+            self._change_columns(name, partial(self._alter_columns, list(operations)))
+
+    def _change_columns(self, table: Any, alter: Callable[[UpdateSchema], None]) -> None:
+        """Change columns in one commit; again when another one, of maintenance say, comes between."""
+        name = exp.to_table(table)
+        identifier = f"{name.db}.{name.name}"
+
+        def commit() -> None:
+            with load_table(self.face.catalog, identifier).update_schema() as change:
+                alter(change)
+
+        retry(commit, identifier)
+
+    def _alter_columns(self, operations: list[TableAlterOperation], change: UpdateSchema) -> None:
+        for operation in operations:
+            self._alter_column(change, operation)
 
     def _alter_column(self, change: UpdateSchema, operation: Any) -> None:
         column = operation.column.name
@@ -159,14 +173,20 @@ class LakeAdapter(EngineAdapter):  # type: ignore[misc]
 
     def _create_table_comment(self, table_name: Any, table_comment: str, table_kind: str = "TABLE") -> None:  # noqa: ARG002
         name = exp.to_table(table_name)
-        with load_table(self.face.catalog, f"{name.db}.{name.name}").transaction() as change:
-            change.set_properties({"comment": table_comment})  # Where Spark and Trino look for it.
+        identifier = f"{name.db}.{name.name}"
+
+        def commit() -> None:
+            with load_table(self.face.catalog, identifier).transaction() as change:
+                change.set_properties({"comment": table_comment})  # Where Spark and Trino look for it.
+
+        retry(commit, identifier)
 
     def _create_column_comments(self, table_name: Any, column_comments: dict[str, str], *_: Any, **__: Any) -> None:
-        name = exp.to_table(table_name)
-        with load_table(self.face.catalog, f"{name.db}.{name.name}").update_schema() as change:
-            for column, comment in column_comments.items():
-                change.update_column(column, doc=comment)
+        def comment(change: UpdateSchema) -> None:
+            for column, text in column_comments.items():
+                change.update_column(column, doc=text)
+
+        self._change_columns(table_name, comment)
 
 
 def _plain_column(part: exp.Expression) -> str:

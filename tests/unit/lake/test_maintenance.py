@@ -21,7 +21,9 @@ from freshdata.lake.commits import LONGEST_COMMIT, commit_batch
 from freshdata.lake.cursors import Cursor, read_cursor
 from freshdata.lake.files import write_data_files
 from freshdata.lake.maintenance import FANOUT, Retention, expire_snapshots, maintain, merge_manifests
+from freshdata.lake.orphans import remove_orphans
 from freshdata.lake.progress import PartitionProgress, Progress, ancestors, read_progress
+from freshdata.lake.replace import fork_table, take_over
 
 NAME = "bronze.sample"
 SCHEMA = pa.schema([pa.field("day", pa.date32()), pa.field("key", pa.string())])
@@ -323,6 +325,25 @@ def test_files_that_another_table_has_taken_over_are_left(catalog, table):
     age(files(table), 9000)
     maintain(catalog, NAME, AT_ONCE)
     assert keys(other) == ["taken"]
+
+
+def test_files_that_change_hands_during_a_sweep_are_left(catalog, table, monkeypatch):
+    commit(table, "a")
+    rebuilt = fork_table(catalog, table, "bronze.rebuilt", {})
+    rebuilt.append(pa.Table.from_pylist([{"day": DAYS[0], "key": "rebuilt"}], schema=SCHEMA))
+    age(files(table), 9000)
+    commit(table, "b")
+    real, rivals = catalog.list_namespaces, iter([True])
+
+    def late():
+        if next(rivals, False):
+            take_over(catalog.load_table(NAME), rebuilt, {})
+            catalog.drop_table("bronze.rebuilt")
+        return real()
+
+    monkeypatch.setattr(catalog, "list_namespaces", late)
+    remove_orphans(catalog, table, timedelta(0))
+    assert keys(table) == ["rebuilt"]
 
 
 RACE = """
