@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from freshdata.cdc.connector import Connect
+from freshdata.cdc.health import read_health
 from freshdata.cdc.source import Source, read_sources
+from freshdata.cdc.watch import Restarts
 from freshdata.services.connect import connect_program
 from freshdata.services.kafka import client_config, end_offsets
 from freshdata.services.postgres import postgres_program, running_postgres
@@ -61,16 +63,28 @@ class Stack:
         execute(f"{address}/postgres", f"create database {name}")
         return f"{address}/{name}"
 
-    def kill(self, name: str) -> None:
-        """End a service with ``kill -9``, and wait until its supervisor has another one ready."""
+    def kill(self, name: str, meanwhile: Callable[[], Any] = lambda: None) -> None:
+        """End a service with ``kill -9``, do something, and wait until its supervisor has another one ready."""
         (state,) = (child for child in self.supervisor.states() if child.name == name)
         os.kill(state.pid, signal.SIGKILL)
+        meanwhile()
 
         def back() -> bool:
             path = self.settings.run_dir / f"{name}.json"
             return json.loads(path.read_text())["pid"] != state.pid
 
         wait_for(back, f"{name} after its end")
+
+    def watched(self, source: Source) -> None:
+        """Do what the watching process does until a source is captured again."""
+        restarts = Restarts()
+
+        def running() -> bool:
+            health = read_health(self.api, source)
+            restarts.see(self.settings, source, health)
+            return health.ok
+
+        wait_for(running, "the capture")
 
     def caught_up(self, source: str) -> None:
         """Wait until all that is committed now is in Kafka."""

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from freshdata.cdc.beginnings import begin, begun
 from freshdata.cdc.source import Source
 from freshdata.errors import CaptureError, ServiceError
 from freshdata.files import replace_file
@@ -49,6 +50,9 @@ SETTINGS: dict[str, str] = {
     "retriable.restart.connector.wait.ms": "1000",
     "poll.interval.ms": "100",
     "signal.enabled.channels": "source",
+    # By its log Connect notes down which snapshots have begun. Not the channel "sink", which stores an empty position
+    # with what it sends: a snapshot that is cut off then would count as complete.
+    "notification.enabled.channels": "log",
     # Its marks in the signal table do not stay there.
     "incremental.snapshot.watermarking.strategy": "insert_delete",
     "topic.creation.default.partitions": "1",
@@ -167,6 +171,11 @@ class Connect:
         """Stop a connector, and have it begin anew when it is resumed."""
         self.stop(name)
         self._ask("DELETE", f"connectors/{name}/offsets")
+        begin(self._settings, name)
+
+    def begun(self, name: str) -> int:
+        """How often a connector's first snapshot was begun; more than once, it was cut off."""
+        return begun(self._settings, name)
 
     def stop(self, name: str) -> None:
         """Stop a connector; it goes on from there when it is resumed."""

@@ -12,6 +12,7 @@ SELECT active, coalesce(wal_status, ''), confirmed_flush_lsn - '0/0', pg_current
        pg_current_wal_lsn() - restart_lsn
 FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()
 """
+CUT_OFF = "its first snapshot was cut off and has begun anew: rows that were deleted in between may be left"
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,13 @@ class Health:
         source: The source's name.
         tables: Its captured tables.
         state: Its connector's state: ``RUNNING``, ``FAILED``, ``PAUSED``, ``STOPPED``, ``MISSING``, ….
-        reason: Why it failed, or an empty string.
+        reason: Why it failed, or is not to be relied on yet; or an empty string.
         active: Whether something reads its slot.
         lag: Bytes of the log that are not captured yet; None when it has no slot, or the database does not answer.
         retained: Bytes of the log that the database keeps for the slot; None likewise.
         unreachable: Why the database does not answer, or an empty string.
         lost: What of its changes is missed for ever, or an empty string.
+        cut_off: Whether its first snapshot was cut off and has begun anew: what was deleted in between has no event.
     """
 
     source: str
@@ -39,11 +41,12 @@ class Health:
     retained: int | None
     unreachable: str
     lost: str
+    cut_off: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether it captures, and nothing is missing."""
-        return self.state == "RUNNING" and not self.lost and not self.unreachable
+        return self.state == "RUNNING" and not (self.lost or self.unreachable or self.cut_off)
 
     @property
     def remedy(self) -> str:
@@ -52,6 +55,10 @@ class Health:
             return f"Read everything again: `freshdata cdc recover {self.source}`."
         if self.unreachable:
             return "Start the database; the capture continues by itself."
+        if self.cut_off:
+            return (
+                f"The platform soon reads everything again by itself; at once: `freshdata cdc recover {self.source}`."
+            )
         if self.state == "FAILED":
             return f"See to the reason; then `freshdata cdc restart {self.source}`."
         if self.state == "MISSING":
@@ -77,6 +84,8 @@ def read_health(api: Connect, source: Source) -> Health:
     stored = api.stored_lsn(source.name)
     state, reason = api.state(source.name)
     lost = "" if unreachable else _lost(source, slot, stored)
+    if cut_off := api.begun(source.name) > 1:
+        reason = reason or CUT_OFF
     active, _, _, lag, retained = slot or (False, "", None, None, None)
     return Health(
         source=source.name,
@@ -88,6 +97,7 @@ def read_health(api: Connect, source: Source) -> Health:
         retained=None if retained is None else int(retained),
         unreachable=unreachable,
         lost=lost,
+        cut_off=cut_off,
     )
 
 

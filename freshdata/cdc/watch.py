@@ -1,4 +1,4 @@
-"""Watches an instance's captures: serves Prometheus metrics of them, and starts tasks that failed again."""
+"""Watches an instance's captures: serves Prometheus metrics of them, and starts again what failed or was cut off."""
 
 import signal
 import threading
@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from freshdata.cdc.connector import Connect
 from freshdata.cdc.health import Health, read_health
-from freshdata.cdc.source import read_sources
-from freshdata.errors import ServiceError
+from freshdata.cdc.recovery import recover
+from freshdata.cdc.source import Source, read_sources
+from freshdata.errors import CaptureError, ServiceError
 from freshdata.services.metrics_target import write_target
 from freshdata.settings import Settings, load_settings
 
@@ -53,28 +54,35 @@ class CaptureMetrics:
 
 
 class Restarts:
-    """Starts failed tasks again, each time after a longer while; one that missed changes stays as it is.
+    """Starts again what failed or was cut off, each time after a longer while.
 
-    To restart that one would be to hide it: it could only go on after the gap.
+    A failed task that missed changes stays as it is: it could only go on after the gap, and hide it. A source whose
+    first snapshot was cut off is recovered, as rows that only the former one has read would stay for ever.
     """
 
     def __init__(self) -> None:
         self._due: dict[str, tuple[float, float]] = {}
 
-    def see(self, api: Connect, health: Health) -> bool:
-        """Look at a source; returns whether its task was started again."""
-        if health.state != "FAILED" or health.lost:
-            if health.state == "RUNNING":
-                self._due.pop(health.source, None)
-            return False
-        if health.unreachable:
-            return False  # It would fail again; once the database is back, it is started at once.
+    def see(self, settings: Settings, source: Source, health: Health) -> bool:
+        """Look at a source; returns whether it was started again.
+
+        Raises:
+            CaptureError: its database does not answer any more.
+            ServiceError: Kafka or Connect do not answer, or its connector failed at once.
+        """
         now = time.monotonic()
-        due, pause = self._due.get(health.source, (now, FIRST_RESTART_SECONDS))
-        if now < due:
+        due, pause = self._due.get(source.name, (now, FIRST_RESTART_SECONDS))
+        if health.state == "RUNNING" and not health.cut_off and now >= due:
+            self._due.pop(source.name, None)
+        failed = health.state == "FAILED" and not health.lost
+        # While the database is away it would fail again; once it is back, it is started at once.
+        if not (failed or health.cut_off) or health.unreachable or now < due:
             return False
-        self._due[health.source] = (now + pause, min(pause * 2, LONGEST_RESTART_SECONDS))
-        api.restart(health.source)
+        self._due[source.name] = (now + pause, min(pause * 2, LONGEST_RESTART_SECONDS))
+        if health.cut_off:
+            recover(settings, source)
+        else:
+            Connect(settings).restart(source.name)
         return True
 
 
@@ -88,15 +96,16 @@ def watch(settings: Settings, stop: threading.Event) -> None:
         while not stop.wait(INTERVAL_SECONDS if told else 0.5):
             try:
                 api = Connect(settings)
-                found = [read_health(api, source) for source in read_sources(settings).values()]
+                sources = read_sources(settings)
+                found = [read_health(api, source) for source in sources.values()]
                 metrics.show(found)
                 for health in found:
                     what = health.lost or health.unreachable or health.reason or health.state
                     if told.get(health.source) != what:
                         told[health.source] = what
                         print(f"{health.source}: {what} {health.remedy}", flush=True)  # noqa: T201 (its log)
-                    restarts.see(api, health)
-            except ServiceError as error:  # Connect is being restarted: its supervisor sees to it.
+                    restarts.see(settings, sources[health.source], health)
+            except (CaptureError, ServiceError) as error:  # The database is away, or Connect is being restarted.
                 print(error, flush=True)  # noqa: T201
     finally:
         server.shutdown()

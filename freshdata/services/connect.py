@@ -47,12 +47,23 @@ config.providers=file
 config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider
 config.providers.file.param.allowed.paths={secrets}
 """
-LOG4J = """\
+BEGINNINGS = "beginnings.log"
+# A snapshot whose beginning cannot be noted down does not begin.
+LOG4J = f"""\
 <Configuration status="warn">
-  <Appenders><Console name="out"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
+  <Appenders>
+    <Console name="out"><PatternLayout pattern="%d %p %c{{1}} %m%n"/></Console>
+    <File name="beginnings" fileName="{BEGINNINGS}" ignoreExceptions="false">
+      <RegexFilter regex=".*aggregateType='Initial Snapshot', type='STARTED'.*"/>
+      <PatternLayout pattern="%d %m%n"/>
+    </File>
+  </Appenders>
   <Loggers>
     <Root level="warn"><AppenderRef ref="out"/></Root>
     <Logger name="io.debezium" level="info"/>
+    <Logger name="io.debezium.pipeline.notification" level="info" additivity="false">
+      <AppenderRef ref="beginnings"/>
+    </Logger>
   </Loggers>
 </Configuration>
 """
@@ -73,6 +84,11 @@ def secrets_folder(settings: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder
+
+
+def beginnings_file(settings: Settings) -> Path:
+    """File with a line for each first snapshot that has begun, which Connect writes."""
+    return settings.home / "connect" / BEGINNINGS
 
 
 def running_connect(settings: Settings) -> str | None:

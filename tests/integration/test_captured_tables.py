@@ -16,6 +16,8 @@ from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from freshdata.cdc.add import add
+from freshdata.cdc.connector import SETTINGS
+from freshdata.cdc.health import read_health
 from freshdata.cdc.models import write_models
 from freshdata.cdc.signals import ask_snapshot
 from freshdata.cdc.source import connect, read_sources
@@ -34,7 +36,7 @@ from freshdata.transform.runner import open_runner
 from freshdata.verify.report import Report
 from freshdata.verify.source import verify_source
 from stream_workers.rebuild import Replay, Request
-from tests.capturing import Stack, capture_stack, execute
+from tests.capturing import Stack, capture_stack, changes, execute
 from tests.streams import wait_for
 
 pytestmark = pytest.mark.integration
@@ -91,7 +93,8 @@ class Shop:
 
     def follow(self) -> None:
         """Wait until all that is committed now is in Bronze, and take it up in Silver."""
-        self.stack.caught_up("store")
+        for source in read_sources(self.settings):
+            self.stack.caught_up(source)
         catalog = open_catalog(self.settings)
         contracts = load_contracts(self.settings.contracts_dir)
 
@@ -110,9 +113,9 @@ class Shop:
             for name in contracts:
                 assert all(audit.passed for audit in runner.run_live(f"silver.{name}").audits)
 
-    def verified(self) -> Report:
+    def verified(self, dsn: str | None = None) -> Report:
         self.follow()
-        report = verify_source(self.settings, self.dsn)
+        report = verify_source(self.settings, dsn or self.dsn)
         assert [finding for finding in report.findings if not finding.ok] == []
         return report
 
@@ -258,7 +261,7 @@ def test_a_topic_that_was_created_anew(shop: Shop) -> None:
         keep_rows(shop.settings, contract, contracts)
     assert "freshdata cdc snapshot public.pairs" in refused.value.remedy
     assert "freshdata replay store_pairs --allow-missing" in refused.value.remedy
-    (source,) = read_sources(shop.settings).values()
+    source = read_sources(shop.settings)["store"]
     with connect(source) as connection:
         ask_snapshot(connection, source, ["public.pairs"])
     Replay(shop.settings, Request("store_pairs", allow_missing=True)).run()
@@ -271,6 +274,60 @@ def test_a_topic_that_was_created_anew(shop: Shop) -> None:
 
     wait_for(read_again, "the incremental snapshot")
     shop.verified()
+
+
+# Each table is read after the one before it; the last one's rows come once the test has let go of a lock.
+GATE = {
+    "snapshot.select.statement.overrides": "public.gate",
+    "snapshot.select.statement.overrides.public.gate": "SELECT * FROM gate WHERE pg_advisory_lock_shared(7)::text = ''",
+}
+EARLY = """
+create table book (id int primary key, n int); insert into book select g, 0 from generate_series(1, 9) g;
+create table box (id int primary key); insert into box select generate_series(1, 3);
+create table gate (id int primary key); insert into gate values (1);
+"""
+
+
+def test_a_first_snapshot_that_is_cut_off(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, dsn = shop.stack, shop.stack.database("early")
+    execute(dsn, EARLY)
+    for name, value in GATE.items():
+        monkeypatch.setitem(SETTINGS, name, value)
+    with closing(psycopg2.connect(dsn)) as door, door.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(7)")
+        door.commit()
+        source = add(shop.settings, dsn=dsn, tables=["book", "box", "gate"]).source
+        for table in ("book", "box", "gate"):
+            shop.work(f"early_{table}")
+
+        def read(times: int) -> bool:
+            found = [change for change in changes(shop.settings, source.topic("public.box")) if change]
+            return sum(change["key"] == {"id": 1} for change in found) == times
+
+        wait_for(lambda: read(1), "rows of the first snapshot")
+        # What is deleted while nobody reads has no event, and a table that is empty has no row either.
+        lost = "delete from book where id < 4; update book set n = 1 where id = 4; insert into book values (10, 0)"
+        stack.kill("connect", lambda: execute(dsn, lost))
+        wait_for(lambda: read(2), "rows of the second")
+        execute(dsn, "delete from box; delete from book where id = 5")
+        # The third is begun by Debezium itself.
+        stack.kill("postgres")
+    wait_for(lambda: stack.api.begun(source.name) > 2, "the third")
+    health = read_health(stack.api, source)
+    assert not health.ok
+    assert "freshdata cdc recover early" in health.remedy
+    stack.watched(source)
+    report = shop.verified(dsn)
+    assert [finding.compared for finding in report.findings if "every row" in finding.check] == [6, 0, 1]
+    rows = run_query(shop.settings, "SELECT id, n FROM silver.early_book ORDER BY id").to_pylist()
+    assert rows == [{"id": id_, "n": n} for id_, n in execute(dsn, "select id, n from book order by id")]
+
+    # A snapshot that is complete does not begin again, and nobody is told that its rows are gone.
+    stack.kill("connect", lambda: execute(dsn, "delete from book where id = 6"))
+    stack.watched(source)
+    shop.verified(dsn)
+    told = [change for change in changes(shop.settings, source.topic("public.book")) if change]
+    assert [change["op"] for change in told if change["op"] != "r"] == ["t", "d"]
 
 
 def test_differences_are_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

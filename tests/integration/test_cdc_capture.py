@@ -136,7 +136,7 @@ def test_the_shop_under_load_and_over_kills(stack):
         before = sum(end_offsets(stack.settings, orders).values())
         wait_for(lambda: sum(end_offsets(stack.settings, orders).values()) > before + 20, "changes after Connect's end")
         stack.kill("postgres")
-        watched(stack, source)
+        stack.watched(source)
         before = sum(end_offsets(stack.settings, orders).values())
         wait_for(lambda: sum(end_offsets(stack.settings, orders).values()) > before + 20, "changes after PostgreSQL's")
         # Every row is read again, in pieces, beside the changes.
@@ -162,18 +162,6 @@ def test_the_shop_under_load_and_over_kills(stack):
             assert by_place.setdefault(place, what) == what
     remove(stack.settings, source)
     assert execute(dsn, "select count(*) from pg_replication_slots where slot_name = 'freshdata_shop'") == [(0,)]
-
-
-def watched(stack, source):
-    """Do what the watching process does until the source is captured again."""
-    restarts = Restarts()
-
-    def running():
-        health = read_health(stack.api, source)
-        restarts.see(stack.api, health)
-        return health.ok
-
-    wait_for(running, "the capture")
 
 
 def test_add_again_extends_the_source(stack, simple):
@@ -245,7 +233,7 @@ def test_a_dropped_slot_is_told_and_nothing_skipped(stack, simple):
     assert f"freshdata cdc recover {source.name}" in health.remedy
     metrics.show([health])
     assert (metric(metrics, "running"), metric(metrics, "lost")) == (0, 1)
-    assert not Restarts().see(stack.api, health)
+    assert not Restarts().see(stack.settings, source, health)
     # Nor does a slot that somebody makes anew hide the gap.
     execute(dsn, "select pg_create_logical_replication_slot(%s, 'pgoutput')", source.slot)
     execute(dsn, "insert into t values (13, 3)")
