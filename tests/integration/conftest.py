@@ -1,6 +1,8 @@
 """One lake for a module's tests, and a runner on it; a module with a project of its own says what ``settings`` are."""
 
 from collections.abc import Iterator
+from datetime import date, timedelta
+from itertools import count
 
 import pytest
 from pyiceberg.catalog import Catalog
@@ -8,6 +10,8 @@ from pyiceberg.catalog import Catalog
 from freshdata.lake.catalog import open_catalog
 from freshdata.settings import Settings
 from freshdata.transform.runner import Runner, open_runner
+
+days = count()
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +31,9 @@ def runner(settings: Settings) -> Iterator[Runner]:
     """A runner on the instance."""
     with open_runner(settings) as runner:
         yield runner
+
+
+@pytest.fixture
+def day() -> date:
+    """A day that no other test uses, nor its neighbours."""
+    return date(2013, 1, 1) + timedelta(days=4 * next(days))

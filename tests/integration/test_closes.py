@@ -20,6 +20,7 @@ from freshdata_assets.defs.closes.closes import close_requests
 from freshdata_assets.platform import Platform
 from freshdata_assets.scope import RANGE_END, RANGE_START
 from tests.lakes import departures, ingest, observations
+from tests.runs import follow
 
 pytestmark = pytest.mark.integration
 
@@ -48,11 +49,6 @@ def runner(platform: Platform) -> Iterator[Runner]:
 def set_clock(platform: Platform, now: datetime) -> None:
     instance_clock(platform.settings.home).set(start=FIRST, now=now)
     vars(platform).pop("partitions", None)  # On a simulated clock they are fixed when the code location loads.
-
-
-def follow(runner: Runner) -> None:
-    for model in runner.manifest:
-        runner.run_live(model)
 
 
 def execute(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:

@@ -21,13 +21,14 @@ from freshdata.lake.tags import create_tag
 from freshdata.privacy import Secret
 from freshdata.settings import Settings
 from freshdata.transform.manifest import load_manifest
-from freshdata.transform.runner import Runner, open_runner
+from freshdata.transform.runner import open_runner
 from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
 from stream_workers.bronze import BronzeWriter
 from tests.bronze import rows
 from tests.hourly import CONTRACT as CLICKS
 from tests.hourly import START, clicks, project_with_models
 from tests.people import SECRET
+from tests.runs import follow
 
 pytestmark = pytest.mark.integration
 
@@ -198,11 +199,6 @@ def take_in(settings: Settings, prefix: str = "") -> None:
             for stream, messages in told.items():
                 consume(settings, stream, messages[half * len(messages) // 2 : (half + 1) * len(messages) // 2])
             follow(runner)
-
-
-def follow(runner: Runner) -> None:
-    for model in runner.manifest:
-        runner.run_live(model)
 
 
 def contents(settings: Settings) -> dict[str, list[dict[str, Any]]]:

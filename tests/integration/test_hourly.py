@@ -13,10 +13,11 @@ from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.query import connect
 from freshdata.settings import Settings
 from freshdata.transform.manifest import load_manifest
-from freshdata.transform.runner import ModelRun, Runner, open_runner
+from freshdata.transform.runner import Runner, open_runner
 from tests.bronze import rows
 from tests.hourly import DAYS, HOURS, SILVER, START, clicks, project_with_models
 from tests.lakes import ingest
+from tests.runs import follow
 
 pytestmark = pytest.mark.integration
 
@@ -36,10 +37,6 @@ def runner(settings: Settings) -> Iterator[Runner]:
     with open_runner(settings) as runner:
         follow(runner)
         yield runner
-
-
-def follow(runner: Runner) -> dict[str, ModelRun]:
-    return {model: runner.run_live(model) for model in runner.manifest}
 
 
 def files(settings: Settings, model: str) -> dict[Any, set[str]]:

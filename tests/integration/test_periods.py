@@ -10,9 +10,10 @@ from pyiceberg.catalog import Catalog
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.query import connect
 from freshdata.settings import Settings
-from freshdata.transform.runner import ModelRun, Runner, open_runner
+from freshdata.transform.runner import Runner, open_runner
 from tests.bronze import append, flight_event, rows
 from tests.developers import checkout
+from tests.runs import follow
 
 pytestmark = pytest.mark.integration
 
@@ -83,10 +84,6 @@ def runner(settings: Settings) -> Iterator[Runner]:
     with open_runner(settings) as runner:
         follow(runner)
         yield runner
-
-
-def follow(runner: Runner) -> dict[str, ModelRun]:
-    return {model: runner.run_live(model) for model in runner.manifest}
 
 
 def counts(catalog: Catalog, model: str) -> dict[date, int]:
