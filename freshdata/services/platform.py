@@ -117,10 +117,12 @@ class Platform:
         from freshdata.publishing import publish_contract
 
         self._say("contracts' schemas")
+        catalog = None
         for contract in self.contracts.values():
             if contract.stream and not contract.rules.capture:
                 try:
-                    publish_contract(self.settings, open_catalog(self.settings), contract, self.contracts)
+                    catalog = catalog or open_catalog(self.settings)
+                    publish_contract(self.settings, catalog, contract, self.contracts)
                 except Exception as error:  # noqa: BLE001 - events need no registry: nothing of this may keep them.
                     self._warnings.append(f"The schema of {contract.name} was not registered. {error}")
                     self._say(self._warnings[-1])
