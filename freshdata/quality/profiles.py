@@ -8,6 +8,7 @@ is made from the table.
 import hashlib
 import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -46,18 +47,26 @@ class Profiles:
         self.computed: list[date] = []
 
     def of(self, days: Collection[date]) -> dict[date, DayProfile]:
-        """The statistics of those of some days that have rows.
+        """The statistics of those of some days that have rows; what is kept of other days is given up.
 
         Raises:
             LakeError: the table is not partitioned by the date column.
         """
         files = files_of_days(self._table, self._day, days)
-        return {day: self._profile(day, files[day]) for day in sorted(files)}
+        found = {day: self._profile(day, files[day]) for day in sorted(files)}
+        # Each look is at the days that the next one needs, but for the newest.
+        names = {f"{day}.json" for day in found}
+        for path in self._folder.glob("*.json"):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+        return found
 
     def _profile(self, day: date, tasks: list[FileScanTask]) -> DayProfile:
         state = f"{self._made_as} {files_id(tasks)}"
         path = self._folder / f"{day}.json"
-        kept = json.loads(path.read_text()) if path.is_file() else {}
+        kept = {}
+        with suppress(FileNotFoundError):
+            kept = json.loads(path.read_text())
         if kept.get("state") == state:
             return DayProfile.from_json(kept["profile"])
         profile = profile_day(rows_of_files(self._table, tasks, self._columns))

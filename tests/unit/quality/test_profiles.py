@@ -59,6 +59,21 @@ def test_deleted_rows_are_unlearned_and_an_emptied_day_is_gone(instance, table):
     assert later.computed == DAYS[:2]
 
 
+def test_what_is_kept_of_days_that_are_not_looked_at_any_more_is_given_up(instance, table):
+    profiles(instance, table).of(DAYS)
+    later = profiles(instance, table)
+    later.of(DAYS[1:])
+    assert later.computed == []
+    assert sorted(path.name for path in (instance.home / "profiles" / "silver.t").iterdir()) == [
+        f"{day}.json" for day in DAYS[1:]
+    ]
+    table.delete(EqualTo("day", DAYS[1]))
+    profiles(instance, table).of(DAYS[1:])
+    assert [path.name for path in (instance.home / "profiles" / "silver.t").iterdir()] == [f"{DAYS[2]}.json"]
+    # It is made anew for whoever asks.
+    assert list(profiles(instance, table).of(DAYS[:1])) == DAYS[:1]
+
+
 def test_other_columns_are_learned_anew(instance, table):
     profiles(instance, table).of(DAYS)
     with table.update_schema() as change:
