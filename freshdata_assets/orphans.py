@@ -12,6 +12,8 @@ import psutil
 
 # A run's process, once found. What names it from then on is not the clock's, which may be corrected by hours.
 _found: dict[str, psutil.Process] = {}
+# A clock that is put forward puts forward when the machine was started, and every process with it.
+_BOOT = psutil.boot_time()
 
 
 def fail_orphans(instance: dg.DagsterInstance) -> list[str]:
@@ -46,8 +48,9 @@ def _look(instance: dg.DagsterInstance, run_id: str) -> tuple[int | None, bool]:
             pid = int(str(told.value))
             with suppress(psutil.NoSuchProcess):
                 process = psutil.Process(pid)
-                # After a restart its id may be another's. Its creation is known to a hundredth of a second.
-                if process.create_time() <= entry.timestamp + 1:
+                # After a restart its id may be another's. Its creation is known to a hundredth of a second, by a clock
+                # that may have been put forward since the run began.
+                if process.create_time() <= entry.timestamp + 1 + max(0.0, psutil.boot_time() - _BOOT):
                     _found[run_id] = process
             return pid, run_id in _found
     return None, False

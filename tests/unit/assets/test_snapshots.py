@@ -299,14 +299,16 @@ def test_a_run_whose_process_was_killed_is_failed_and_does_not_hold_up_the_next(
     assert second.run_requests
 
 
+@pytest.mark.parametrize("seen", [True, False])
 def test_a_run_whose_process_lives_is_left_alone_whatever_the_clock_does(
-    platform: Platform, dagster: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, dagster: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, *, seen: bool
 ) -> None:
     run_id = add_run(dagster, dg.DagsterRunStatus.STARTED)
     run = dagster.get_run_by_id(run_id)
     assert run is not None
     dagster.report_engine_event("Started", run, EngineEventData.in_process(os.getpid()))
-    tick(platform, dagster, None)
+    if seen:
+        tick(platform, dagster, None)
     # Of a clock that is put forward the kernel says that the machine was started later, and so was every process.
     boot_time = psutil.boot_time()
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time + 7200)
