@@ -8,7 +8,7 @@ from freshdata.cdc.source import Source, connect
 from freshdata.errors import CaptureError
 
 SLOT = """
-SELECT active, coalesce(wal_status, ''), confirmed_flush_lsn - '0/0', pg_current_wal_lsn() - confirmed_flush_lsn,
+SELECT active, coalesce(wal_status, ''), restart_lsn - '0/0', pg_current_wal_lsn() - confirmed_flush_lsn,
        pg_current_wal_lsn() - restart_lsn
 FROM pg_replication_slots WHERE slot_name = %s AND database = current_database()
 """
@@ -108,10 +108,11 @@ def _lost(source: Source, slot: Any, stored: int | None) -> str:
     gone = f"the changes after {at}, up to which all is in Kafka, are not kept by the database any more"
     if slot is None:
         return f"the replication slot {source.slot} was dropped: {gone}"
-    active, wal_status, confirmed, *_ = slot
+    active, wal_status, begins, *_ = slot
     if wal_status == "lost":
         return f"the replication slot {source.slot} was so far behind that PostgreSQL gave it up: {gone}"
-    # While it is read, what Kafka has acknowledged may be confirmed a moment before it is stored.
-    if not active and confirmed is not None and int(confirmed) > stored:
+    # A slot that is made anew keeps the log from then on, and Debezium judges by that, too. Not by what is confirmed:
+    # what Kafka has acknowledged is confirmed up to a second before it is stored, or never is after a kill -9.
+    if not active and begins is not None and int(begins) > stored:
         return f"the replication slot {source.slot} was dropped and made anew, later than what was captured: {gone}"
     return ""

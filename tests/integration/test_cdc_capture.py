@@ -297,6 +297,16 @@ def metric(metrics, name):
     return float(line.rpartition(" ")[2])
 
 
+def test_what_was_confirmed_before_it_was_stored_is_not_told_as_missed(stack, simple, monkeypatch):
+    source, dsn = simple
+    stop_reading(stack, source)
+    slot = "select (confirmed_flush_lsn - '0/0')::bigint from pg_replication_slots where slot_name = %s"
+    [[confirmed]] = execute(dsn, slot, source.slot)
+    # As a kill -9 between the two leaves it.
+    monkeypatch.setattr(Connect, "stored_lsn", lambda *_: confirmed - 1)
+    assert read_health(stack.api, source).lost == ""
+
+
 def test_a_slot_moves_on_while_only_other_tables_change(stack, simple):
     source, dsn = simple
     execute(dsn, "create table other as select g, repeat('x', 100) from generate_series(1, 50000) g")
