@@ -16,6 +16,7 @@ DAY = date(2013, 1, 1)
 FLIGHTS, CARRIERS, MONTHS, ROUTES, WEATHER = (
     "silver.flight_events", "gold.carrier_day", "gold.carrier_month", "gold.route_day", "gold.delay_by_weather"
 )  # fmt: skip
+PUNCTUALITY, TRAFFIC = "serving.carrier_punctuality", "serving.route_traffic"
 SHARE = "  AVG(CASE WHEN arr_delay < 15 THEN 1 WHEN arr_delay >= 15 THEN 0 END)::DOUBLE AS on_time_share -- Share"
 WORST = "  MAX(dep_delay)::INT AS worst, -- Worst departure delay.\n"
 

@@ -22,6 +22,7 @@ class ModelChange:
         owner: Owning team: the one to tell.
         breaking: What its readers would miss; empty when nothing.
         diff: Unified diff of its file, production's first.
+        view: Whether it is a serving view: it has no table to build.
     """
 
     model: str
@@ -30,11 +31,17 @@ class ModelChange:
     owner: str
     breaking: tuple[str, ...] = ()
     diff: str = ""
+    view: bool = False
+
+    @property
+    def differs(self) -> bool:
+        """Whether its rows may differ from production's."""
+        return self.kind in ("added", "changed", "downstream")
 
     @property
     def rebuilt(self) -> bool:
-        """Whether its rows may differ from production's."""
-        return self.kind in ("added", "changed", "downstream")
+        """Whether its table is to be built: its rows may differ from production's."""
+        return self.differs and not self.view
 
 
 def model_changes(
@@ -57,13 +64,14 @@ def model_changes(
         if kind is None:
             continue
         breaking = breaking_changes(before, info) if before else ()
-        changes[name] = ModelChange(name, kind, _asset(name), info.owner, breaking, diff)
-        if changes[name].rebuilt:
+        changes[name] = ModelChange(name, kind, _asset(name), info.owner, breaking, diff, info.view)
+        if changes[name].differs:
             touched.add(name)
     for name, info in production.items():
         if name not in working:
             diff = _diff(_file(production_dir, info), "", name)
-            changes[name] = ModelChange(name, "removed", _asset(name), info.owner, ("the model is removed",), diff)
+            gone = ("the model is removed",)
+            changes[name] = ModelChange(name, "removed", _asset(name), info.owner, gone, diff, info.view)
     return tuple(changes.values())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from freshdata.settings import Settings
-from freshdata.transform.manifest import load_manifest
+from freshdata.transform.manifest import load_models
 from freshdata.transform.versions import MODELS, keep_models, kept_commit, version_dir
 
 
@@ -28,7 +28,7 @@ def compose_models(settings: Settings, current: str, model: str, earlier: str) -
     files = {
         fingerprint: folder.parent / manifest[model].path
         for fingerprint, folder in folders.items()
-        if model in (manifest := load_manifest(settings.for_models(folder)))
+        if model in (manifest := load_models(settings.for_models(folder)))
     }
     with TemporaryDirectory() as scratch:
         project = Path(scratch) / MODELS

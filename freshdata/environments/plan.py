@@ -33,7 +33,7 @@ from freshdata.lake.duck import attach_face, attach_lake, catalog_shown
 from freshdata.lake.progress import summary_property
 from freshdata.lake.rest_catalog import CatalogFace
 from freshdata.settings import Settings
-from freshdata.transform.manifest import ModelInfo, load_manifest, sources
+from freshdata.transform.manifest import ModelInfo, load_models, sources, stored
 from freshdata.transform.stamps import code_properties
 from freshdata.transform.versions import (
     Version,
@@ -101,8 +101,9 @@ def plan_environment(
         commit = code_properties(working).get(COMMIT_PROPERTY, "")
         fingerprint = keep_models(own, working.models_dir, commit)
         copy = version_dir(own, fingerprint)
-        production, models = load_manifest(settings), load_manifest(own.for_models(copy))
+        production, models = load_models(settings), load_models(own.for_models(copy))
         changes = model_changes(production, settings.models_dir, models, copy)
+        production, models = stored(production), stored(models)  # Of a view nothing is built.
         files = other_changes(settings.models_dir, copy)
         catalog = open_catalog(settings)
         drop_tables(catalog, name)

@@ -26,7 +26,7 @@ from freshdata.lake.snapshots import commit_on_head
 from freshdata.lake.tags import create_tag, drop_tag, list_tags
 from freshdata.settings import Settings
 from freshdata.transform.context import open_context, refuse_lint_errors
-from freshdata.transform.manifest import ModelInfo, load_manifest
+from freshdata.transform.manifest import ModelInfo, load_models
 from freshdata.transform.results import ModelRun
 from freshdata.transform.retry import retry
 from freshdata.transform.runner import Runner
@@ -181,7 +181,7 @@ def _follow(
     """
     fingerprint = version.fingerprint if version else versions[-1].fingerprint
     target = settings.for_models(version_dir(settings, fingerprint))
-    production, models = load_manifest(settings), load_manifest(target)
+    production, models = load_models(settings), load_models(target)
     changes = model_changes(production, settings.models_dir, models, target.models_dir)
     affected = [change.model for change in changes if change.rebuilt]
     catalog = open_catalog(settings)

@@ -9,7 +9,7 @@ from freshdata.contracts import Contract
 from freshdata.contracts.loader import SUFFIX, contract_text, load_contract
 from freshdata.errors import ContractError, TransformError
 from freshdata.settings import Settings
-from freshdata.transform.manifest import ModelInfo, load_manifest
+from freshdata.transform.manifest import ModelInfo, load_models
 
 
 def models_by(settings: Settings, contract: Contract) -> Mapping[str, ModelInfo]:
@@ -25,7 +25,7 @@ def models_by(settings: Settings, contract: Contract) -> Mapping[str, ModelInfo]
                 path.write_text(contract_text(contract))  # JSON is YAML.
         own = {"project": project, "models_override": settings.models_dir, "home_override": settings.home}
         try:
-            return load_manifest(settings.model_copy(update=own))
+            return load_models(settings.model_copy(update=own))
         except (TransformError, ContractError):
             return {}
 

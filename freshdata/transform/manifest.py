@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ENGINE_CODE = Path(__file__).parent
 MANIFESTS_KEPT = 5
+# The schema of serving views: SELECTs with a name, of which nothing is stored.
+SERVING, VIEW_KIND = "serving", "embedded"
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ class AuditInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One Silver or Gold model.
+    """One model: a Silver or Gold table, or a serving view over them.
 
     Attributes:
-        name: Table identifier, for example ``gold.carrier_day``.
+        name: Identifier, for example ``gold.carrier_day``.
         layer: Its schema, for example ``gold``.
         description: What one row is.
         owner: Owning team.
-        kind: ``merge_by_key``, ``overwrite_changed_partitions``, ``scd2`` or ``full``.
+        kind: ``merge_by_key``, ``overwrite_changed_partitions``, ``scd2`` or ``full``; ``embedded`` is a serving view.
         partition_column: Column of its partitions' days or hours, or None.
         columns: Column to SQL type, in order.
         column_descriptions: Column to description.
@@ -57,6 +59,7 @@ class ModelInfo:
         tags: Its tags.
         grain: Columns that together identify a row; empty when the model does not say.
         period: How many upstream days or hours a row sums up.
+        sql: A serving view's SELECT over tables, in DuckDB's dialect, all names quoted and in full; a table has none.
     """
 
     name: str
@@ -76,6 +79,12 @@ class ModelInfo:
     tags: tuple[str, ...] = field(default_factory=tuple)
     grain: tuple[str, ...] = field(default_factory=tuple)
     period: Period = field(default_factory=Period)
+    sql: str = ""
+
+    @property
+    def view(self) -> bool:
+        """Whether it is a serving view: there is no table of it, nor anything to run."""
+        return self.layer == SERVING
 
     @property
     def granularity(self) -> Granularity | None:
@@ -89,13 +98,23 @@ class ModelInfo:
 
 
 def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
+    """The project's models that have a table: see :func:`load_models`."""
+    return stored(load_models(settings))
+
+
+def stored(models: Mapping[str, ModelInfo]) -> dict[str, ModelInfo]:
+    """Those of some models that have a table."""
+    return {name: model for name, model in models.items() if not model.view}
+
+
+def load_models(settings: Settings) -> dict[str, ModelInfo]:
     """The project's models by name, upstream before downstream; SQLMesh is loaded only when a file has changed.
 
     Raises:
         TransformError: the project cannot be loaded.
     """
     settings = settings.for_models(settings.models_dir)
-    if (manifest := kept_manifest(settings)) is not None:
+    if (manifest := kept_models(settings)) is not None:
         return manifest
     from freshdata.transform.context import open_context
 
@@ -104,13 +123,13 @@ def load_manifest(settings: Settings) -> dict[str, ModelInfo]:
     own: dict[str, Any] = {"project": settings.own_project, "engine": "duckdb", "state_uri": None}
     own |= {"catalog_uri": None, "catalog_warehouse": None}
     with TemporaryDirectory() as home, open_context(settings.for_home(Path(home)).model_copy(update=own)) as context:
-        manifest = build_manifest(context, settings)
+        manifest = build_models(context, settings)
     _keep(_path(settings), manifest)
     return manifest
 
 
-def kept_manifest(settings: Settings) -> dict[str, ModelInfo] | None:
-    """The manifest of the project as it is now, if it has been read before."""
+def kept_models(settings: Settings) -> dict[str, ModelInfo] | None:
+    """The models of the project as it is now, if it has been read before."""
     path = _path(settings)
     return _from_json(path.read_text()) if path.is_file() else None
 
@@ -119,8 +138,8 @@ def _path(settings: Settings) -> Path:
     return settings.root / f"manifest-{project_fingerprint(settings)}.json"
 
 
-def build_manifest(context: "Context", settings: Settings) -> dict[str, ModelInfo]:
-    """Read the manifest from a loaded SQLMesh context."""
+def build_models(context: "Context", settings: Settings) -> dict[str, ModelInfo]:
+    """Read the models from a loaded SQLMesh context."""
     models = context.models
     manifest = {
         table_name(fqn): _info(context, models[fqn], settings)
@@ -128,6 +147,7 @@ def build_manifest(context: "Context", settings: Settings) -> dict[str, ModelInf
         if fqn in models and models[fqn].kind.name != "EXTERNAL"
     }
     _refuse_local_days(manifest, settings)
+    _refuse_views_elsewhere(manifest)
     return manifest
 
 
@@ -166,6 +186,7 @@ def table_name(fqn: str) -> str:
 
 def _info(context: "Context", model: Any, settings: Settings) -> ModelInfo:
     kind = getattr(model.kind, "materialization", None) or model.kind.name.lower()
+    path = str(Path(model._path).relative_to(settings.models_dir.parent))  # noqa: SLF001 - there is no public way.
     return ModelInfo(
         name=table_name(model.fqn),
         layer=table_name(model.fqn).partition(".")[0],
@@ -176,14 +197,15 @@ def _info(context: "Context", model: Any, settings: Settings) -> ModelInfo:
         columns={name: kind.sql("duckdb") for name, kind in model.columns_to_types_or_raise.items()},
         column_descriptions=dict(model.column_descriptions),
         depends_on=tuple(sorted(table_name(name) for name in model.depends_on)),
-        column_lineage=_lineage(context, model),
+        column_lineage=_lineage(context, model, path),
         audits=tuple(AuditInfo(audit.name, _blocking(audit, arguments)) for audit, arguments in model.audits_with_args),
         code_version=model.data_hash,
         metadata_version=model.metadata_hash,
-        path=str(Path(model._path).relative_to(settings.models_dir.parent)),  # noqa: SLF001 - there is no public way.
+        path=path,
         tags=tuple(model.tags),
         period=_period(model),
         grain=tuple(column.name for grain in model.grains[:1] for column in grain.expressions or [grain.unnest()]),
+        sql=context.render(model.fqn).sql("duckdb", pretty=True) if kind == VIEW_KIND else "",
     )
 
 
@@ -223,24 +245,53 @@ def _refuse_local_days(models: Mapping[str, ModelInfo], settings: Settings) -> N
                 )
 
 
+def _refuse_views_elsewhere(models: Mapping[str, ModelInfo]) -> None:
+    """Refuse what would be half a view and half a table.
+
+    Raises:
+        TransformError: a model is a view outside the schema of views, or a table inside, or reads a view and is none.
+    """
+    for model in models.values():
+        if model.view != (model.kind == VIEW_KIND):
+            raise TransformError(
+                model.name,
+                f"is of kind {model.kind} in the schema {model.layer}.",
+                remedy=f"Give the schema {SERVING} models of `kind EMBEDDED`, and no other schema any.",
+            )
+        if not model.view and (read := [name for name in model.depends_on if name in models and models[name].view]):
+            raise TransformError(
+                model.name,
+                f"reads the serving view {read[0]}, whose news nobody could follow.",
+                remedy="Read the tables that the view reads.",
+            )
+
+
 def _blocking(audit: Any, arguments: dict[str, Any]) -> bool:
     given = arguments.get("blocking")
     return bool(audit.blocking if given is None else given.this)
 
 
-def _lineage(context: "Context", model: Any) -> dict[str, tuple[tuple[str, str], ...]]:
+def _lineage(context: "Context", model: Any, path: str) -> dict[str, tuple[tuple[str, str], ...]]:
+    from sqlglot.errors import SqlglotError
     from sqlmesh.core.lineage import column_dependencies
 
-    return {
-        column: tuple(
-            sorted(
-                (table_name(table), source)
-                for table, sources in column_dependencies(context, model.fqn, column).items()
-                for source in sources
+    try:
+        return {
+            column: tuple(
+                sorted(
+                    (table_name(table), source)
+                    for table, sources in column_dependencies(context, model.fqn, column).items()
+                    for source in sources
+                )
             )
-        )
-        for column in model.columns_to_types_or_raise
-    }
+            for column in model.columns_to_types_or_raise
+        }
+    except SqlglotError as error:
+        raise TransformError(
+            table_name(model.fqn),
+            f"reads what is not there: {error}.",
+            remedy=f"Correct {path}, or the model that it reads.",
+        ) from error
 
 
 def _keep(path: Path, manifest: dict[str, ModelInfo]) -> None:

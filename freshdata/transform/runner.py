@@ -28,7 +28,7 @@ from freshdata.settings import Settings
 from freshdata.transform.context import LoadedProject, open_context, refuse_lint_errors
 from freshdata.transform.evaluation import Evaluation, root_cause
 from freshdata.transform.keyed import row_counts
-from freshdata.transform.manifest import ModelInfo, build_manifest, kept_manifest, project_fingerprint, table_name
+from freshdata.transform.manifest import ModelInfo, build_models, kept_models, project_fingerprint, stored, table_name
 from freshdata.transform.rebuild import Rebuild, Rebuilt
 from freshdata.transform.results import AuditResult, Mode, ModelRun, Pending
 from freshdata.transform.retry import retry
@@ -81,7 +81,7 @@ class Runner:
         face = catalog_face(settings)
         self._catalog = face.catalog
         self._contracts = load_contracts(settings.contracts_dir)
-        self.manifest = kept_manifest(settings) or build_manifest(context, settings)
+        self.manifest = stored(kept_models(settings) or build_models(context, settings))
         self._upstream = Upstream(self._catalog, self.manifest, self._contracts)
         self._stamps = Stamps(face, {**code_properties(settings), **properties})
         self._snapshots: dict[str, Snapshot] = {}

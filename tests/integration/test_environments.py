@@ -7,7 +7,7 @@ import pytest
 
 from freshdata.environments.plan import Plan, plan_environment
 from freshdata.environments.promote import promote
-from freshdata.errors import DeploymentError
+from freshdata.errors import DeploymentError, TransformError
 from freshdata.lake.catalog import open_catalog
 from freshdata.settings import Settings
 from tests.bronze import rows
@@ -16,7 +16,9 @@ from tests.developers import (
     DAY,
     FLIGHTS,
     MONTHS,
+    PUNCTUALITY,
     ROUTES,
+    TRAFFIC,
     WEATHER,
     add_worst,
     checkout,
@@ -56,10 +58,11 @@ def test_a_changed_formula_shows_exactly_what_it_changes(developer: Settings) ->
     plan = plan_environment(developer, "formula")
     assert plan.environment.state == "ready", plan.environment.reasons
     below = dict.fromkeys((CARRIERS, MONTHS, WEATHER, ROUTES), "downstream")
-    assert kinds(plan) == {FLIGHTS: "changed"} | below
+    views = dict.fromkeys((PUNCTUALITY, TRAFFIC), "downstream")  # Of which nothing is built.
+    assert kinds(plan) == {FLIGHTS: "changed"} | below | views
     assert "-  dep_delay, --" in plan.changes[0].diff
     assert plan.changes[0].asset == "silver/flight_events"
-    assert own_tables(catalog, "formula") == {f"formula__{model}" for model in kinds(plan)}
+    assert own_tables(catalog, "formula") == {f"formula__{model}" for model in (FLIGHTS, *below)}
     assert heads(catalog) == before
     silver, carriers, *_ = plan.diffs
     # Of each day's delays 1, 2 and 3, the odd ones change; the event that production has not seen makes no difference.
@@ -78,7 +81,7 @@ def test_an_added_column_is_built_on_productions_silver(developer: Settings) -> 
     add_worst(developer)
     plan = plan_environment(developer, "column", start=DAY + timedelta(days=1), end=DAY + timedelta(days=2))
     assert plan.environment.state == "ready", plan.environment.reasons
-    assert kinds(plan) == {CARRIERS: "changed", MONTHS: "downstream"}
+    assert kinds(plan) == {CARRIERS: "changed", MONTHS: "downstream", PUNCTUALITY: "downstream"}
     assert plan.changes[0].breaking == ()
     assert own_tables(open_catalog(developer), "column") == {f"column__{CARRIERS}", f"column__{MONTHS}"}
     assert plan.notes == (f"{MONTHS} has whole months: it was built from the plan's days of what is upstream",)
@@ -102,8 +105,24 @@ def test_a_breaking_change_is_called_one(developer: Settings) -> None:
     test.write_text(
         test.read_text().replace("arrivals: 2, ", "").replace("arrivals: 1, ", "").replace("arrivals: 0, ", "")
     )
+    with pytest.raises(TransformError, match=f"{TRAFFIC}: reads what is not there: Unknown column: arrivals"):
+        plan_environment(developer, "breaking")
+    shares = ("mean_arr_delay_min", "on_time_share")
+    weights = [(f"(r.{name} * r.arrivals) / NULLIF(SUM(r.arrivals), 0)", f"(r.{name})") for name in shares]
+    edit(developer, "models/serving/route_traffic.sql", *weights)
+    edit(
+        developer,
+        "tests/test_serving.yaml",
+        ("arrivals: 3, ", ""),
+        ("arrivals: 1, ", ""),
+        ("cancelled: 5, arrivals: 0, ", "cancelled: 5, "),
+        ("cancelled: 0, arrivals: 0, ", "cancelled: 0, "),
+        ("mean_arr_delay_min: 7.0, on_time_share: 0.75", "mean_arr_delay_min: 8.0, on_time_share: 1.0"),
+    )
     plan = plan_environment(developer, "breaking")
-    (change,) = plan.changes
+    assert plan.environment.state == "ready", plan.environment.reasons
+    change, view = plan.changes
+    assert (view.model, view.kind, view.breaking) == (TRAFFIC, "changed", ())
     assert change.breaking == ("column arrivals is removed", "column distance changes from INT to DOUBLE")
     (diff,) = plan.diffs
     assert diff.removed_columns == {"arrivals": "BIGINT"}
@@ -118,12 +137,16 @@ def test_an_added_and_a_removed_model(developer: Settings) -> None:
     (folder / "models/gold/dim_airline.sql").write_text(text.replace("gold.dim_carrier", "gold.dim_airline"))
     tests = folder / "tests" / "test_dimensions.yaml"
     tests.write_text(tests.read_text().replace("gold.dim_carrier", "gold.dim_airline"))
+    for file in ("models/serving/carrier_punctuality.sql", "tests/test_serving.yaml"):
+        edit(developer, file, ("gold.dim_carrier", "gold.dim_airline"))
     (folder / "models/gold/dim_carrier.sql").unlink()
     edit(developer, "models/gold/dim_plane.sql", ("'Planes.'", "'Aeroplanes.'"))
     plan = plan_environment(developer, "added")
     assert plan.environment.state == "ready", plan.environment.reasons
     described = {"gold.dim_plane": "described"}
-    assert kinds(plan) == {"gold.dim_airline": "added", "gold.dim_carrier": "removed"} | described
+    assert kinds(plan) == {
+        "gold.dim_airline": "added", "gold.dim_carrier": "removed", PUNCTUALITY: "changed"
+    } | described  # fmt: skip
     assert {gate.name for gate in plan.gates} >= {"audits of gold.dim_airline", "audits of gold.dim_plane"}
     assert plan.diffs == ()
     assert plan.tables == {"gold.dim_airline": ("added__gold.dim_airline", 0)}

@@ -18,7 +18,7 @@ from freshdata.errors import TransformError
 from freshdata.settings import PROJECT, Settings
 from freshdata.transform import context as context_module
 from freshdata.transform.context import load_project, open_context
-from freshdata.transform.manifest import ModelInfo, build_manifest, load_manifest, table_name
+from freshdata.transform.manifest import ModelInfo, build_models, load_manifest, load_models, table_name
 
 GOLD_DAY = {"flight_date", "tenant_id", "flights", "cancelled"} | {
     f"{name}_min" for name in ("mean_dep_delay", "mean_arr_delay", "p90_arr_delay")
@@ -38,7 +38,7 @@ def context(settings: Settings) -> Iterator[Context]:
 
 @pytest.fixture(scope="module")
 def manifest(context: Context, settings: Settings) -> dict[str, ModelInfo]:
-    return build_manifest(context, settings)
+    return build_models(context, settings)
 
 
 def test_every_model_passes_its_own_tests(context: Context) -> None:
@@ -62,7 +62,7 @@ def test_every_model_is_described(manifest: dict[str, ModelInfo]) -> None:
     for model in manifest.values():
         assert model.description, model.name
         assert model.owner != "unowned", model.name
-        assert model.audits, model.name
+        assert model.audits or model.view, model.name
         assert set(model.column_descriptions) == set(model.columns), model.name
         assert (PROJECT / model.path).is_file()
 
@@ -91,6 +91,47 @@ def test_lineage_leads_to_the_columns_upstream(manifest: dict[str, ModelInfo]) -
     assert manifest["silver.flight_events"].column_lineage["carrier_name"] == (
         ("bronze.flight_events", "carrier_name"),
     )
+    name = (("gold.dim_airport", "name"),)
+    views = manifest["serving.route_traffic"].column_lineage
+    assert (views["origin_name"], views["dest_name"]) == (name, name)
+    assert set(views["on_time_share"]) == {("gold.route_day", "arrivals"), ("gold.route_day", "on_time_share")}
+
+
+VIEW = "MODEL (name NAME, kind KIND);\nSELECT carrier FROM SOURCE"
+
+
+def with_model(folder: Path, name: str, kind: str, source: str) -> Settings:
+    """The project with one more model."""
+    models = folder / "models"
+    if not models.exists():
+        shutil.copytree(PROJECT / "sqlmesh_models", models)
+    text = VIEW.replace("NAME", name).replace("KIND", kind).replace("SOURCE", source)
+    (models / "models" / f"{name}.sql").write_text(text)
+    return Settings().for_home(folder / "home").for_models(models)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "source", "told"),
+    [
+        ("gold.carriers", "EMBEDDED", "gold.dim_carrier", "is of kind embedded in the schema gold"),
+        ("serving.carriers", "FULL", "gold.dim_carrier", "is of kind full in the schema serving"),
+        ("gold.carriers", "FULL", "serving.carrier_punctuality", "reads the serving view serving.carrier_punctuality"),
+    ],
+)
+def test_what_would_be_half_a_view_is_refused(tmp_path: Path, name: str, kind: str, source: str, told: str) -> None:
+    with pytest.raises(TransformError, match=told) as refused:
+        load_models(with_model(tmp_path, name, kind, source))
+    assert refused.value.remedy
+
+
+def test_a_view_may_read_a_view_and_is_a_select_over_tables_all_the_same(tmp_path: Path) -> None:
+    settings = with_model(tmp_path, "serving.carriers", "EMBEDDED", "serving.carrier_punctuality")
+    view = load_models(settings)["serving.carriers"]
+    assert view.column_lineage == {"carrier": (("serving.carrier_punctuality", "carrier"),)}
+    assert '"lake"."gold"."carrier_day"' in view.sql
+    assert '"serving"' not in view.sql
+    # Whoever means tables is told of no view.
+    assert {model.layer for model in load_manifest(settings).values()} == {"silver", "gold"}
 
 
 def test_every_contract_is_a_source_of_the_project(context: Context) -> None:
@@ -99,10 +140,10 @@ def test_every_contract_is_a_source_of_the_project(context: Context) -> None:
 
 
 def test_the_manifest_is_loaded_without_sqlmesh(settings: Settings, manifest: dict[str, ModelInfo]) -> None:
-    assert load_manifest(settings) == manifest
+    assert load_models(settings) == manifest
     code = (
-        "import sys; from freshdata.settings import Settings; from freshdata.transform.manifest import load_manifest; "
-        "import freshdata.transform.runner; load_manifest(Settings()); "
+        "import sys; from freshdata.settings import Settings; from freshdata.transform.manifest import load_models; "
+        "import freshdata.transform.runner; load_models(Settings()); "
         "assert not {'sqlmesh', 'sqlglot', 'duckdb'} & set(sys.modules), 'heavy imports'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
