@@ -24,6 +24,7 @@ from freshdata.cli import (
     snapshot,
     stream,
     verify,
+    views,
     worker,
 )
 from freshdata.errors import FreshDataError
@@ -55,6 +56,7 @@ app.command(help="List the environments, and what production follows; remove one
 app.command(help="Keep tables small: compact, merge manifests, expire snapshots, remove orphans.")(maintain.maintain)
 app.command(help="Erase a person from all layers, snapshots and files, and prove it.")(forget.forget)
 app.command(help="Run SQL over the lake.")(query.query)
+app.command(help="List the serving views, or print one's SELECT for Spark, Trino, …")(views.views)
 app.command(help="List a table's tags and snapshots, tag a snapshot, or remove a tag.")(snapshot.snapshot)
 app.command(help="What made a table's rows: each commit's code, run and upstream, or its Kafka offsets.")(
     history.history

@@ -6,7 +6,7 @@ import typer
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="A SELECT over bronze, quarantine, lookup, silver and gold tables.")],
+    sql: Annotated[str, typer.Argument(help="A SELECT over tables, and the views of the schema serving.")],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of row objects.")] = False,
 ) -> None:

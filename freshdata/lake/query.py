@@ -1,5 +1,6 @@
 """Ask the lake with SQL: every table under its plain name, ``gold.carrier_day``."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -8,17 +9,25 @@ from freshdata.errors import QueryError
 from freshdata.lake.catalog import CATALOG_NAME
 from freshdata.lake.duck import attach_lake, catalog_face
 from freshdata.lake.scratch import NAMESPACE as SCRATCH
+from freshdata.serving import serving_views
 from freshdata.settings import Settings
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def connect(settings: Settings) -> "duckdb.DuckDBPyConnection":
+def connect(settings: Settings, asked: str = "") -> "duckdb.DuckDBPyConnection":
     """A DuckDB connection with each of the lake's tables as a view, ``schema.table``; the lake is the catalog ``lake``.
+
+    So is each serving view, once the tables and columns that it reads are there.
+
+    Args:
+        settings: The instance.
+        asked: What will be asked: see :func:`freshdata.serving.serving_views`.
 
     Raises:
         PrerequisiteError: DuckDB's extensions are missing.
+        TransformError: a serving view will be asked for, and the models cannot be loaded.
     """
     import duckdb
 
@@ -30,6 +39,11 @@ def connect(settings: Settings) -> "duckdb.DuckDBPyConnection":
         for *_, table in catalog.list_tables(schema):
             name = f"{_quoted(schema)}.{_quoted(table)}"
             connection.execute(f"CREATE VIEW {name} AS FROM {CATALOG_NAME}.{name}")
+    for view, select in serving_views(settings, asked).items():
+        schema, name = map(_quoted, view.split("."))
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        with suppress(duckdb.Error):
+            connection.execute(f"CREATE VIEW {schema}.{name} AS {select}")
     return connection
 
 
@@ -42,10 +56,11 @@ def run_query(settings: Settings, sql: str) -> pa.Table:
 
     Raises:
         QueryError: the statement is wrong, names an unknown table, or is not a reading one.
+        TransformError: it names a serving view, and the models cannot be loaded.
     """
     import duckdb
 
-    with connect(settings) as connection:
+    with connect(settings, sql) as connection:
         try:
             statements = connection.extract_statements(sql)
             if len(statements) != 1:
@@ -54,7 +69,7 @@ def run_query(settings: Settings, sql: str) -> pa.Table:
                 raise QueryError("Only reading statements may run here.", remedy="Write a SELECT.")
             return connection.execute(statements[0]).to_arrow_table()
         except duckdb.Error as error:
-            raise QueryError(_one_line(error), remedy=_remedy(settings, error)) from error
+            raise QueryError(_one_line(error), remedy=_remedy(settings, connection, error)) from error
 
 
 def _quoted(name: str) -> str:
@@ -66,11 +81,15 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split("\n\n")[0].split()).rstrip(".?!") + "."
 
 
-def _remedy(settings: Settings, error: Exception) -> str:
+def _remedy(settings: Settings, connection: "duckdb.DuckDBPyConnection", error: Exception) -> str:
     import duckdb
 
     if not isinstance(error, duckdb.CatalogException):
         return "Correct the statement (DuckDB's dialect)."
-    catalog = catalog_face(settings).catalog
-    tables = sorted(".".join(name) for space in catalog.list_namespaces() for name in catalog.list_tables(space))
-    return f"The tables are {', '.join(tables)}." if tables else "The lake is empty yet: ingest a stream first."
+    found = connection.execute("SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal")
+    tables = sorted(name for (name,) in found.fetchall())
+    if not tables:
+        return "The lake is empty yet: ingest a stream first."
+    missing = sorted(serving_views(settings).keys() - set(tables))
+    later = f" When the models have run, there will be {', '.join(missing)}." if missing else ""
+    return f"The tables are {', '.join(tables)}.{later}"

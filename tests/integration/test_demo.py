@@ -9,6 +9,7 @@ import pytest
 from freshdata.lake.catalog import open_catalog
 from freshdata.lake.query import run_query
 from freshdata.sample.expected import expected_carrier_day
+from tests.engines import assert_equal
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -60,6 +61,42 @@ def test_query_prints_json_rows(january):
     rows = json.loads(result.stdout)
     assert len(rows) == 5
     assert (rows[0]["flight_date"], rows[0]["tenant_id"]) == ("2013-01-01", "9E")
+
+
+# The joins by hand, and the means straight from the events where Gold leaves them exact.
+BY_HAND = {
+    "serving.carrier_punctuality": """
+        SELECT DATE '2013-01-01' AS month, tenant_id AS carrier, name AS carrier_name, sum(flights)::BIGINT AS flights,
+          sum(cancelled) / sum(flights) AS cancelled_share,
+          (SELECT avg(dep_delay) FROM silver.flight_events e
+           WHERE event_type = 'departed' AND e.tenant_id = d.tenant_id) AS mean_dep_delay_min,
+          sum(on_time_share * (flights - cancelled))
+            / sum(flights - cancelled) FILTER (on_time_share IS NOT NULL) AS on_time_share
+        FROM gold.carrier_day d JOIN gold.dim_carrier ON carrier = tenant_id GROUP BY tenant_id, name""",
+    "serving.route_traffic": """
+        WITH arrived AS (
+          SELECT origin, dest, avg(arr_delay) AS delay, avg(CASE WHEN arr_delay < 15 THEN 1 ELSE 0 END) AS on_time
+          FROM silver.flight_events WHERE event_type = 'arrived' AND arr_delay IS NOT NULL GROUP BY 1, 2
+        ), scheduled AS (
+          SELECT origin, dest, max(distance) AS distance, sum(flights)::BIGINT AS flights,
+            sum(cancelled)::BIGINT AS cancelled
+          FROM gold.route_day GROUP BY 1, 2
+        )
+        SELECT DATE '2013-01-01' AS month, s.origin, o.name AS origin_name, s.dest, d.name AS dest_name, distance,
+          flights, cancelled, delay AS mean_arr_delay_min, on_time AS on_time_share
+        FROM scheduled s LEFT JOIN arrived a ON (a.origin, a.dest) = (s.origin, s.dest)
+        LEFT JOIN gold.dim_airport o ON o.faa = s.origin LEFT JOIN gold.dim_airport d ON d.faa = s.dest""",
+}
+
+
+@pytest.mark.parametrize("view", BY_HAND)
+def test_a_serving_view_is_the_join_over_gold(january, view):
+    found, expected = (
+        run_query(january.settings, f"{sql} ORDER BY ALL").to_pylist() for sql in (f"FROM {view}", BY_HAND[view])
+    )
+    assert len(found) > 10
+    assert_equal(found, expected)
+    assert f"{view} " in freshdata(january, "views").stdout
 
 
 def test_a_wrong_query_is_one_line_with_a_remedy(january):

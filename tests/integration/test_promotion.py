@@ -19,6 +19,7 @@ from freshdata.environments.promote import PRODUCTION, follow_files, promote, ro
 from freshdata.environments.records import drop_environment, locked, read_environment, read_environments
 from freshdata.errors import DeploymentError, TransformError
 from freshdata.lake.catalog import load_table, open_catalog
+from freshdata.lake.query import run_query
 from freshdata.settings import PROJECT, Settings
 from freshdata.transform.manifest import load_manifest
 from freshdata.transform.runner import open_runner
@@ -30,6 +31,7 @@ from tests.developers import (
     DAY,
     FLIGHTS,
     MONTHS,
+    PUNCTUALITY,
     ROUTES,
     SHARE,
     add_worst,
@@ -136,6 +138,52 @@ def test_one_model_goes_back_and_what_is_downstream_follows(production: Settings
     assert [version.how for version in read_versions(production)][-2:] == ["rolled back", "rolled back"]
 
 
+def test_a_serving_view_goes_the_way_of_its_gold(production: Settings, catalog: Catalog) -> None:
+    def asked(view: str) -> list[dict[str, Any]]:
+        return run_query(production, f"FROM {view}").select(["flights", "worst"]).to_pylist()
+
+    run_all(production)
+    add_worst(production)
+    edit(
+        production,
+        "models/serving/carrier_punctuality.sql",
+        (
+            "  SUM(d.flights)::BIGINT AS flights",
+            "  MAX(d.worst)::INT AS worst, -- Worst.\n  SUM(d.flights)::BIGINT AS flights",
+        ),
+    )
+    edit(
+        production,
+        "tests/test_serving.yaml",
+        (
+            "on_time_share: 1.0}\n        - {flight_date: 2013-01-31, t",
+            "on_time_share: 1.0, worst: 8}\n        - {flight_date: 2013-01-31, t",
+        ),
+        ("flights: 10, cancelled_share", "flights: 10, worst: 8, cancelled_share"),
+        ("flights: 2, cancelled_share", "flights: 2, worst: null, cancelled_share"),
+        ("flights: 1, cancelled_share", "flights: 1, worst: null, cancelled_share"),
+    )
+    plan = plan_environment(production, "mine")
+    assert plan.environment.state == "ready", plan.environment.reasons
+    assert plan.environment.changes == {CARRIERS: "changed", MONTHS: "downstream", PUNCTUALITY: "changed"}
+    # The environment's is over the environment's own Gold; production's is as it was.
+    assert asked(f"mine__{PUNCTUALITY}") == [{"flights": 11, "worst": 9}]
+    before = run_query(production, f"FROM {PUNCTUALITY}")
+    assert "worst" not in before.column_names
+
+    done = promote(production, "mine")
+    assert (done.failures, [run.model for run in done.runs]) == ({}, [CARRIERS, MONTHS])
+    assert asked(PUNCTUALITY) == [{"flights": 11, "worst": 9}]
+    assert rollback(production, PUNCTUALITY).runs == ()
+    assert run_query(production, f"FROM {PUNCTUALITY}") == before
+    assert worst(catalog) == [9, 3, 3]
+    rollback(production)  # The rollback itself.
+    assert asked(PUNCTUALITY) == [{"flights": 11, "worst": 9}]
+    rollback(production)
+    assert run_query(production, f"FROM {PUNCTUALITY}") == before
+    assert "worst" not in load_table(catalog, CARRIERS).schema().column_names
+
+
 def test_a_model_that_others_need_does_not_go_back(production: Settings, catalog: Catalog) -> None:
     plan_environment(production, "mine")
     edit(
@@ -190,8 +238,8 @@ def test_two_people_work_side_by_side(
     told = [process.communicate(timeout=280) for process in plans]
     assert [process.returncode for process in plans] == [0, 0], told
     columns, types = (json.loads(output) for output, _ in told)
-    assert [change["model"] for change in columns["changes"]] == [CARRIERS, MONTHS]
-    assert [change["breaking"] for change in types["changes"]] == [["column distance changes from INT to DOUBLE"]]
+    assert [change["model"] for change in columns["changes"]] == [CARRIERS, MONTHS, PUNCTUALITY]
+    assert [change["breaking"] for change in types["changes"]] == [["column distance changes from INT to DOUBLE"], []]
     assert columns["diffs"][0]["added_columns"] == {"worst": "INTEGER"}
     assert own_tables(catalog, "ann") == {f"ann__{CARRIERS}", f"ann__{MONTHS}"}
     assert own_tables(catalog, "bob") == {f"bob__{ROUTES}"}

@@ -16,10 +16,12 @@ from freshdata.errors import PrerequisiteError, QueryError, TransformError
 from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.cursors import CURSOR_PROPERTY, MODEL_PROPERTY
 from freshdata.lake.progress import ancestors, summary_property
+from freshdata.lake.query import run_query
 from freshdata.lake.scratch import NAMESPACE
 from freshdata.quality.report import SAMPLE
 from freshdata.quality.spark import in_spark
 from freshdata.services.prerequisites import SPARK, find_java, resolve_jars
+from freshdata.serving import select_of
 from freshdata.settings import Settings
 from freshdata.transform.manifest import load_manifest
 from freshdata.transform.runner import open_runner
@@ -97,6 +99,16 @@ def test_it_reads_what_duckdb_merged(built: Settings) -> None:
     assert any(task.delete_files for task in load_table(catalog, "silver.flight_events").scan().plan_files())
     for model in ("bronze.flight_events", *models):
         assert read(built, model) == rows(catalog, model)
+
+
+@pytest.mark.parametrize("view", ["serving.carrier_punctuality", "serving.route_traffic"])
+def test_it_reads_serving_views_by_the_select_that_is_told(built: Settings, view: str) -> None:
+    from freshdata.transform.engines.spark import open_session
+
+    found = open_session(on_spark(built)).sql(select_of(built, view, "spark")).toArrow().to_pylist()
+    expected = run_query(built, f"FROM {view}").to_pylist()
+    assert expected
+    assert_equal(sorted(found, key=repr), sorted(expected, key=repr))
 
 
 def test_it_continues_the_lake_as_duckdb_would(tmp_path: Path) -> None:

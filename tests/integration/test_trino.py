@@ -3,16 +3,33 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
 
 import pytest
+from trino.dbapi import connect
 
 from freshdata.lake.catalog import open_catalog
+from freshdata.lake.query import run_query
 from freshdata.lake.scratch import NAMESPACE
+from freshdata.serving import select_of
 from freshdata.settings import Settings
 from tests.engines import assert_captures_alike, assert_equal, assert_trades_alike, build, proceed
 from tests.trino import OLDEST_JAVA, find_java, trino, trino_home
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+VIEWS = ("serving.carrier_punctuality", "serving.route_traffic")
+
+
+def ask(address: str, sql: str) -> list[dict[str, Any]]:
+    """A statement's rows."""
+    place = urlparse(address)
+    with connect(host=place.hostname, port=place.port, user="test") as connection:
+        cursor = connection.cursor().execute(sql)
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 @pytest.fixture
@@ -32,8 +49,12 @@ def test_it_continues_the_lake_as_duckdb_would(tmp_path: Path, java: str) -> Non
     expected = proceed(ours)
     with trino(theirs, java, tmp_path / "trino") as address:
         found = proceed(theirs.model_copy(update={"engine": "trino", "trino_uri": address}))
+        told = {view: ask(address, select_of(theirs, view, "trino")) for view in VIEWS}
     for model, table in expected.items():
         assert_equal(found[model], table)
+    for view in VIEWS:
+        here = run_query(ours, f"FROM {view}").to_pylist()
+        assert_equal(sorted(told[view], key=repr), sorted(here, key=repr))
     assert open_catalog(theirs).list_tables(NAMESPACE) == []
 
 
