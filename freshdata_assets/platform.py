@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from freshdata.intervals import DAY, HOUR, Granularity, first_hour
 from freshdata.lake.catalog import open_catalog
 from freshdata.quality.suites import own_suites
 from freshdata.settings import Settings, load_settings
-from freshdata.transform.manifest import ModelInfo, load_manifest, sources
+from freshdata.transform.manifest import ModelInfo, load_models, sources, stored
 
 # Dagster's own formats of partition keys.
 DAY_FORMAT, HOUR_FORMAT = "%Y-%m-%d", "%Y-%m-%d-%H:%M"
@@ -33,11 +33,13 @@ class Platform:
         settings: The instance's settings.
         contracts: The data contracts by name.
         models: The Silver and Gold models by name, in topological order.
+        views: The serving views by name.
     """
 
     settings: Settings
     contracts: dict[str, Contract]
     models: dict[str, ModelInfo]
+    views: dict[str, ModelInfo] = field(default_factory=dict)
 
     @property
     def clock(self) -> Clock:
@@ -130,7 +132,9 @@ def current_platform() -> Platform:
 @functools.lru_cache(maxsize=1)
 def _platform(home: Path, project: Path) -> Platform:
     settings = load_settings().for_home(home).model_copy(update={"project": project})
-    return Platform(settings, load_contracts(settings.contracts_dir), load_manifest(settings))
+    models = load_models(settings)
+    views = {name: model for name, model in models.items() if model.view}
+    return Platform(settings, load_contracts(settings.contracts_dir), stored(models), views)
 
 
 def key_of(interval: date) -> str:

@@ -166,7 +166,7 @@ def test_the_graph_shows_bronze_to_gold_with_checks(launched: Launched, page: Pa
     expect(page.get_by_text("Loading")).to_have_count(0)
     page.screenshot(path=SCREENSHOTS / "lineage.png", clip={"x": 300, "y": 305, "width": 1340, "height": 620})
     page.goto("/asset-groups")
-    for group in ("bronze", "lookup", "quarantine", "silver", "gold"):
+    for group in ("bronze", "lookup", "quarantine", "silver", "gold", "serving"):
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "asset-groups.png")
 

@@ -13,6 +13,7 @@ from dagster._core.instance.config import dagster_instance_config
 from syrupy.assertion import SnapshotAssertion
 
 from freshdata.settings import PROJECT, Settings
+from freshdata.transform.manifest import load_models
 from freshdata_assets.definitions import defs
 from freshdata_assets.platform import Platform
 
@@ -60,6 +61,24 @@ def test_the_asset_graph(platform: Platform, monkeypatch: pytest.MonkeyPatch, sn
         ("maintenance", dg.DefaultSensorStatus.RUNNING),
         ("snapshots", dg.DefaultSensorStatus.RUNNING),
     ]
+
+
+def test_a_serving_view_is_shown_and_never_run(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRESHDATA_HOME", str(platform.settings.home))
+    loaded, key = defs(), dg.AssetKey(["serving", "carrier_punctuality"])
+    node = loaded.resolve_asset_graph().get(key)
+    assert (node.is_virtual, node.is_executable, node.is_external) == (True, False, True)
+    lineage = node.metadata["dagster/column_lineage"].deps_by_column
+    assert [(dep.asset_key, dep.column_name) for dep in lineage["carrier_name"]] == [
+        (dg.AssetKey(["gold", "dim_carrier"]), "name")
+    ]
+    columns = {column.name: column for column in node.metadata["dagster/column_schema"].columns}
+    assert (columns["flights"].type, columns["flights"].description) == ("BIGINT", "Scheduled flights.")
+    assert node.metadata["freshdata/model"].value == "sqlmesh_models/models/serving/carrier_punctuality.sql"
+    assert node.code_version == load_models(platform.settings)[node.metadata["dagster/table_name"]].code_version
+    # Nor is it maintained, closed, checked or looked at by a sensor.
+    names = {asset.path[-1] for asset in loaded.resolve_asset_graph().executable_asset_keys}
+    assert names.isdisjoint({"carrier_punctuality", "route_traffic"})
 
 
 def test_loading_warns_of_nothing_and_imports_nothing_heavy(platform: Platform) -> None:
