@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import AlwaysFalse, BooleanExpression, Or
-from pyiceberg.expressions.parser import parse
+from pyiceberg.expressions import AlwaysFalse, And, BooleanExpression, GreaterThanOrEqual, LessThanOrEqual, Or
 from pyiceberg.table import Table
 
 from freshdata.intervals import Granularity, ranges
@@ -107,5 +106,8 @@ def rows_of_days(table: Table, model: ModelInfo, days: Iterable[date] | None, fi
 
 def _within(column: str, pairs: Iterable[tuple[date, date]]) -> BooleanExpression:
     """That a column lies in one of some ranges of days or hours, inclusive."""
-    each = (parse(f"{column} >= '{first.isoformat()}' and {column} <= '{last.isoformat()}'") for first, last in pairs)
+    each = (
+        And(GreaterThanOrEqual(column, first.isoformat()), LessThanOrEqual(column, last.isoformat()))  # type: ignore[call-arg, misc]
+        for first, last in pairs
+    )
     return Or(AlwaysFalse(), AlwaysFalse(), *each)  # Three or more make a balanced tree.

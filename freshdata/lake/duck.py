@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +81,20 @@ def column_schema(columns: Mapping[str, str]) -> pa.Schema:
     Args:
         columns: Column to its type in DuckDB's SQL.
     """
-    import duckdb
-
     quoted = {name.replace('"', '""'): kind for name, kind in columns.items()}
     nulls = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in quoted.items())
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with _empty().cursor() as connection:
         return connection.execute(f"SELECT {nulls}").to_arrow_table().schema
+
+
+@cache
+def _empty() -> "duckdb.DuckDBPyConnection":
+    """A database of this process with nothing in it: to make one costs more than most questions."""
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
 
 
 def _extension(name: str) -> Path:

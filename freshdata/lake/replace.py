@@ -21,6 +21,7 @@ from freshdata.errors import LakeError
 from freshdata.lake.commits import ATTEMPTS, COMMIT_ID_PROPERTY, FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS
 from freshdata.lake.files import write_data_files
 from freshdata.lake.progress import ancestors, summary_property
+from freshdata.lake.transaction import LakeTransaction
 
 # Ends the name of a table that is rebuilt beside the live one, and is dropped when its files have changed hands.
 SHADOW = "__rebuild"
@@ -159,7 +160,7 @@ def _commit(table: Table, change: Callable[[Update], None], admit: Callable[[], 
                 return snapshot
         admit()
         try:
-            with table.transaction() as transaction:
+            with LakeTransaction(table) as transaction:
                 change(
                     lambda properties, to=transaction: to.update_snapshot(  # type: ignore[misc]
                         snapshot_properties=properties | {COMMIT_ID_PROPERTY: commit_id}

@@ -1,6 +1,6 @@
 """Have SQLMesh compute, store and audit a model's rows, and say in one line what went wrong."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlglot import exp
     from sqlmesh import Context
+    from sqlmesh.core.audit import Audit
     from sqlmesh.core.model import Model
     from sqlmesh.core.snapshot import Snapshot
 
@@ -81,22 +82,12 @@ class Evaluation:
         """Audit the rows that a merge wrote, by those audits that judge each row, or each key, by itself; else days."""
         adapter, snapshot = self._context.engine_adapter, self._snapshots[info.name]
         key = set(snapshot.model.kind.property_names("unique_key"))
-        relation = adapter.stage_rows(WRITTEN, written)
-        outcomes = []
+        relation, span = adapter.stage_rows(WRITTEN, written), self._span(first, last)
+        rows = span | {"this_model": relation}
         try:
-            for audit, arguments in snapshot.node.audits_with_args:
-                span = self._span(first, last)
-                if _judges_rows(audit, arguments, key):
-                    span["this_model"] = relation
-                with self._explained(info):
-                    outcomes.append(
-                        self._context.snapshot_evaluator._audit(  # noqa: SLF001 - the public one runs all audits.
-                            audit=audit, audit_args=dict(arguments), snapshot=snapshot, **span
-                        )
-                    )
+            return self._audits(info, lambda audit, arguments: rows if _judges_rows(audit, arguments, key) else span)
         finally:
             adapter.unstage(relation)
-        return _results(outcomes)
 
     def audit(self, info: ModelInfo, first: date, last: date, *, table: str | None = None) -> tuple[AuditResult, ...]:
         """Run a model's audits on the rows of some days.
@@ -111,9 +102,36 @@ class Evaluation:
             TransformError: an audit cannot be run.
         """
         span = self._span(first, last) | ({"this_model": table} if table else {})
+        return self._audits(info, lambda *_: span)
+
+    def _audits(
+        self, info: ModelInfo, span: "Callable[[Audit, dict[str, Any]], dict[str, Any]]"
+    ) -> tuple[AuditResult, ...]:
+        """Count what a model's audits find, all in one query; SQLMesh asks one each, and each time for the columns."""
+        from sqlglot import exp
+        from sqlmesh.core.macros import RuntimeStage
+
+        model, adapter = self._snapshots[info.name].model, self._context.engine_adapter
+        if not (audits := model.audits_with_args):
+            return ()
+        engine = {"engine_adapter": adapter} if model.python_env else {}  # Only macros in Python can ask it.
         with self._explained(info):
-            outcomes = self._context.snapshot_evaluator.audit(self._snapshots[info.name], **span)
-        return _results(outcomes)
+            counts: list[exp.Expression] = []
+            for audit, arguments in audits:
+                asked = span(audit, arguments) | engine | {k: v for k, v in arguments.items() if k != "blocking"}
+                rows = model.render_audit_query(audit, **asked, runtime_stage=RuntimeStage.AUDITING).subquery("audit")
+                count = exp.select("COUNT(*)").from_(rows).subquery()
+                counts.append(exp.Literal.number(0) if audit.skip else count)
+            found = adapter.fetchone(exp.select(*counts), quote_identifiers=True)
+        return tuple(
+            AuditResult(
+                audit.name,
+                count,
+                blocking=arguments["blocking"] == exp.true() if "blocking" in arguments else audit.blocking,
+                passed=not count,
+            )
+            for (audit, arguments), count in zip(audits, found, strict=True)
+        )
 
     def query(self, info: ModelInfo, first: date, last: date) -> "exp.Query":
         """The rows that a model's table holds of some days, made from its upstream tables.
@@ -194,13 +212,6 @@ def _limits(first: date, last: date) -> tuple[date, date]:
 def _stored(model: "Model", query: "exp.Query") -> "exp.Query":
     stored = getattr(model.kind, "stored", None)
     return stored(query, model.columns_to_types_or_raise) if stored else query
-
-
-def _results(outcomes: "Iterable[Any]") -> tuple[AuditResult, ...]:
-    return tuple(
-        AuditResult(outcome.audit.name, outcome.count or 0, bool(outcome.blocking), not outcome.count)
-        for outcome in outcomes
-    )
 
 
 def _judges_rows(audit: Any, arguments: dict[str, Any], key: set[str]) -> bool:

@@ -20,6 +20,7 @@ from freshdata.lake.cursors import (
 )
 from freshdata.lake.progress import ancestors, summary_property
 from freshdata.lake.rest_catalog import CatalogFace
+from freshdata.lake.transaction import LakeTransaction
 from freshdata.settings import Settings
 from freshdata.transform.manifest import ModelInfo
 from freshdata.transform.results import Mode
@@ -92,7 +93,7 @@ class Stamps:
             properties = self.of(table)
             if CURSOR_PROPERTY not in properties:
                 return
-            with table.transaction() as change, change.update_snapshot(snapshot_properties=properties).fast_append():
+            with LakeTransaction(table) as change, change.update_snapshot(snapshot_properties=properties).fast_append():
                 pass
 
         retry(commit, info.name)

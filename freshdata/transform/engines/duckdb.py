@@ -26,6 +26,7 @@ from sqlmesh.core.schema_diff import TableAlterOperation  # noqa: TID253 - as ab
 from freshdata.lake.catalog import CATALOG_NAME, load_table
 from freshdata.lake.changes import new_rows
 from freshdata.lake.duck import attach_lake, catalog_face
+from freshdata.lake.transaction import LakeTransaction
 from freshdata.settings import Settings
 from freshdata.transform.engines.base import NOTHING_DELETED, LakeAdapter
 from freshdata.transform.keyed import KeyIndex, Merging, merge_rows
@@ -123,11 +124,9 @@ class DuckDBLakeAdapter(LakeAdapter, DuckDBEngineAdapter):  # type: ignore[misc]
 
         def commit() -> None:
             table = load_table(self.face.catalog, identifier)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), LakeTransaction(table) as change:
                 warnings.filterwarnings("ignore", NOTHING_DELETED)
-                table.overwrite(
-                    _fitting(rows, table), overwrite_filter=within, snapshot_properties=self.face.stamped(table)
-                )
+                change.overwrite(_fitting(rows, table), within, snapshot_properties=self.face.stamped(table))
 
         retry(commit, identifier)
 

@@ -19,6 +19,7 @@ from freshdata.lake.catalog import CATALOG_NAME, load_table
 from freshdata.lake.changes import new_files
 from freshdata.lake.scratch import create_scratch_table
 from freshdata.lake.snapshots import SnapshotWriter
+from freshdata.lake.transaction import LakeTransaction
 from freshdata.transform.engines.base import NOTHING_DELETED, LakeAdapter
 from freshdata.transform.retry import retry
 
@@ -52,7 +53,7 @@ class ForkingAdapter(LakeAdapter):
             def commit() -> None:
                 live = load_table(self.face.catalog, identifier)
                 properties = self.face.stamped(live)
-                with warnings.catch_warnings(), live.transaction() as change:
+                with warnings.catch_warnings(), LakeTransaction(live) as change:
                     warnings.filterwarnings("ignore", NOTHING_DELETED)
                     change.delete(within, snapshot_properties=properties)
                     with change.update_snapshot(snapshot_properties=properties).fast_append() as append:
