@@ -23,23 +23,24 @@ class Clock:
 
     path: Path
 
-    def _read(self) -> dict[str, str]:
+    def told(self) -> dict[str, str]:
+        """What has been set: the first day of data, and on a simulated clock the present."""
         return json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def now(self) -> datetime:
         """The present, in UTC: the replay's when one has set it, else the system's."""
-        set_to = self._read().get("now")
+        set_to = self.told().get("now")
         return datetime.fromisoformat(set_to) if set_to else datetime.now(UTC)
 
     @property
     def simulated(self) -> bool:
         """Whether a replay has set the clock."""
-        return "now" in self._read()
+        return "now" in self.told()
 
     @property
     def start(self) -> date:
         """The first day of the instance's data: where daily partitions begin."""
-        first = self._read().get("start")
+        first = self.told().get("start")
         return date.fromisoformat(first) if first else DEFAULT_START
 
     def set(self, *, start: date, now: datetime | None) -> None:

@@ -25,7 +25,7 @@ DAY_FORMAT, HOUR_FORMAT = "%Y-%m-%d", "%Y-%m-%d-%H:%M"
 PAGES_ROUTE = "/pages"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Platform:
     """One instance of the platform, as Dagster sees it.
 
@@ -127,6 +127,11 @@ def current_platform() -> Platform:
     """The platform of this process's instance; read once, because each ``defs`` module asks for it."""
     settings = load_settings()
     return _platform(settings.home, settings.project)
+
+
+def renew_platform() -> None:
+    """Have the platform read anew, and the definitions made anew from it: on a simulated clock time has moved on."""
+    _platform.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)

@@ -31,6 +31,12 @@ from freshdata.settings import Settings
 
 ASSETS = "freshdata_assets.definitions"
 WARM = "freshdata_assets.warm.launcher"
+# The folders that Dagster's own storages use.
+WARM_STORAGES = {
+    "run_storage": ("WarmRunStorage", "history"),
+    "event_log_storage": ("WarmEventLogStorage", "history/runs"),
+    "schedule_storage": ("WarmScheduleStorage", "schedules"),
+}
 WARM_DAEMON = "freshdata_assets.warm.daemon"
 WEB = "freshdata_assets.web"
 LOCATION = "freshdata"
@@ -221,13 +227,17 @@ class Platform:
         # Until it has imported everything, and whenever it does not answer, runs start in the ordinary way. A socket's
         # path is at most a hundred characters long, and nobody else may make it: a folder of its own.
         path = Path(self._scratch.enter_context(TemporaryDirectory(prefix="freshdata-"))) / "warm.sock"
+        launcher = {"module": WARM, "class": "WarmRunLauncher", "config": {"socket": str(path)}}
+        added = {"run_launcher": launcher}
+        for part, (name, folder) in WARM_STORAGES.items():
+            place = {"base_dir": str(self.settings.dagster_home / folder)}
+            added[part] = {"module": "freshdata_assets.warm.storage", "class": name, "config": place}
+        with dagster_yaml.open("a") as settings:
+            settings.writelines(f"\n{part}: {json.dumps(value)}\n" for part, value in added.items())  # JSON is YAML.
         program = self._python("freshdata_assets.warm.server", str(path))
         # Threads would be there when it forks.
         single = {"SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true", "OPENBLAS_NUM_THREADS": "1"}
         self._supervisor.start("dagster-warm", partial(_same, replace(program, env={**program.env, **single})))
-        launcher = {"module": WARM, "class": "WarmRunLauncher", "config": {"socket": str(path)}}
-        with dagster_yaml.open("a") as settings:
-            settings.write(f"\nrun_launcher: {json.dumps(launcher)}\n")  # JSON is YAML.
 
     def start_producer(self, sample: LiveSample) -> None:
         """Start the live sample's producer.

@@ -15,10 +15,15 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
+import dagster as dg
+
+from freshdata.clock import instance_clock
 from freshdata.quality.library import great_expectations
 from freshdata.services.child import die_with_parent
 from freshdata.services.processes import created
 from freshdata.settings import PROJECT, load_settings
+from freshdata_assets import definitions
+from freshdata_assets.platform import renew_platform
 from freshdata_assets.warm.launcher import GO, TIMEOUT
 
 PRELOADED = (
@@ -38,10 +43,12 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Serve until ended; the run's processes end with this one."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    path, known = Path(sys.argv[1]), fingerprint()
+    path, known, clock = Path(sys.argv[1]), fingerprint(), instance_clock(load_settings().home)
+    time = clock.told()
     for name in PRELOADED:
         import_module(name)
     great_expectations()
+    _rehearse()
     if threading.active_count() > 1 or "duckdb" in sys.modules:
         # A lock that one of them holds at the time of a fork would stay locked in the child for ever.
         raise RuntimeError(f"what was imported runs threads: {threading.enumerate()}")
@@ -64,15 +71,29 @@ def main() -> None:
                     break
                 if os.fork() == 0:
                     server.close()
+                    if clock.told() != time:
+                        renew_platform()
                     _run(connection)
     # As the same process, so that the runs under way are still its children.
     os.execv(sys.executable, [sys.executable, "-m", "freshdata_assets.warm.server", *sys.argv[1:]])  # noqa: S606
 
 
+def _rehearse() -> None:
+    """Do what every run begins with: what is imported late is there, and the definitions need not be made again."""
+    definitions.defs()
+    with dg.DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)
+
+
 def fingerprint() -> dict[str, tuple[int, int]]:
     """Every file that a run's code comes from, its size and when it was changed."""
     settings = load_settings()
-    folders = [*(PROJECT / name for name in CODE), settings.contracts_dir, settings.models_dir]
+    folders = [
+        *(PROJECT / name for name in CODE),
+        settings.contracts_dir,
+        settings.models_dir,
+        settings.expectations_dir,
+    ]
     paths = (path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCES)
     return {str(path): (found.st_mtime_ns, found.st_size) for path in paths for found in [path.stat()]}
 

@@ -170,6 +170,8 @@ def gold_would_take_in(platform: Platform, model: ModelInfo) -> frozenset[date] 
         return None
     catalog = platform.catalog()
     silver = load_table(catalog, model.name)
+    if silver.current_snapshot() is None:
+        return frozenset()
     days: set[date] = set()
     for downstream in platform.models.values():
         if model.name not in downstream.depends_on:

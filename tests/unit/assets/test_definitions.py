@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from syrupy.assertion import SnapshotAssertion
 from freshdata.settings import PROJECT, Settings
 from freshdata.transform.manifest import load_models
 from freshdata_assets.definitions import defs
-from freshdata_assets.platform import Platform
+from freshdata_assets.platform import Platform, asset_key, renew_platform
 
 LOAD = """
 import sys, warnings
@@ -79,6 +80,20 @@ def test_a_serving_view_is_shown_and_never_run(platform: Platform, monkeypatch: 
     # Nor is it maintained, closed, checked or looked at by a sensor.
     names = {asset.path[-1] for asset in loaded.resolve_asset_graph().executable_asset_keys}
     assert names.isdisjoint({"carrier_punctuality", "route_traffic"})
+
+
+def test_it_is_made_once_and_anew_when_time_has_moved_on(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRESHDATA_HOME", str(platform.settings.home))
+
+    def last_day(loaded: dg.Definitions) -> str | None:
+        days = loaded.resolve_asset_graph().get(asset_key("gold.carrier_day")).partitions_def
+        return days.get_last_partition_key() if days else None
+
+    first = defs()
+    assert defs() is first
+    platform.clock.set(start=date(2013, 1, 1), now=datetime(2013, 1, 5, 5, tzinfo=UTC))
+    renew_platform()
+    assert (last_day(first), last_day(defs())) == ("2013-01-04", "2013-01-05")
 
 
 def test_loading_warns_of_nothing_and_imports_nothing_heavy(platform: Platform) -> None:
