@@ -21,17 +21,23 @@ BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 CONTRACT = """
 apiVersion: v3.2.0
 kind: DataContract
-id: urn:test:shop:customers
-name: customers
+id: urn:test:shop:NAME
+name: NAME
 version: 1.0.0
 status: active
 schema:
-  - name: customers
-    description: Rows of public.customers, and every change of them.
+  - name: NAME
+    description: Rows of public.NAME, and every change of them.
     customProperties:
-      - {property: changeCapture, value: {source: shop, table: public.customers, deletes: MODE}}
+      - {property: changeCapture, value: {source: shop, table: public.NAME, deletes: MODE}}
     properties:
       - {name: id, logicalType: integer, physicalType: bigint, required: true, primaryKey: true}
+COLUMNS
+team: {name: shop}
+slaProperties:
+  - {property: freshness, value: 1, unit: d}
+"""
+COLUMNS = """
       - {name: city, physicalName: City, logicalType: string, physicalType: string}
       - {name: note, logicalType: string, physicalType: string}
       - {name: credit, logicalType: number, physicalType: "decimal(10,2)"}
@@ -42,9 +48,6 @@ schema:
       - {name: tags, logicalType: array, physicalType: array<string>}
       - {name: picture, logicalType: string, physicalType: binary}
       - {name: visits, logicalType: integer, physicalType: int}
-team: {name: shop}
-slaProperties:
-  - {property: freshness, value: 1, unit: d}
 """
 UNTOLD = "__debezium_unavailable_value"
 MODEL = """
@@ -92,6 +95,17 @@ test_TABLE:
 HARD, SOFT, HISTORY = "silver.customers", "silver.customers_kept", "gold.dim_customer"
 
 
+def captured_contract(name: str = "customers", columns: str = COLUMNS, *, deletes: str = "hard") -> str:
+    """The contract of the changes of a table, whose key is the column ``id``.
+
+    Args:
+        name: The table's name.
+        columns: The other columns, a line each.
+        deletes: What becomes of deleted rows.
+    """
+    return CONTRACT.replace("NAME", name).replace("MODE", deletes).replace("COLUMNS", columns.strip("\n"))
+
+
 def captured_project(folder: Path, models: dict[str, tuple[str, str]], *, deletes: str = "hard") -> Settings:
     """A project with the change stream ``customers`` and some models, and an instance of it.
 
@@ -102,7 +116,7 @@ def captured_project(folder: Path, models: dict[str, tuple[str, str]], *, delete
     """
     for part in ("contracts", "sqlmesh_models/models", "sqlmesh_models/tests"):
         (folder / part).mkdir(parents=True)
-    (folder / "contracts" / "customers.odcs.yaml").write_text(CONTRACT.replace("MODE", deletes))
+    (folder / "contracts" / "customers.odcs.yaml").write_text(captured_contract(deletes=deletes))
     for name, (text, test) in models.items():
         (folder / "sqlmesh_models" / "models" / f"{name}.sql").write_text(text)
         (folder / "sqlmesh_models" / "tests" / f"test_{name}.yaml").write_text(test)

@@ -25,6 +25,7 @@ from freshdata.transform.runner import open_runner
 from stream_workers.batch import BEGINNING_OF_TIME, Batch, PartitionState
 from stream_workers.bronze import BronzeWriter
 from tests.bronze import rows
+from tests.captures import captured_contract
 from tests.hourly import CONTRACT as CLICKS
 from tests.hourly import START, clicks, project_with_models
 from tests.people import SECRET
@@ -33,27 +34,10 @@ from tests.runs import follow
 pytestmark = pytest.mark.integration
 
 SOURCE, GONE, LIVE, OTHER = "shop", 4711, 4712, 4713
-CAPTURED = """
-apiVersion: v3.2.0
-kind: DataContract
-id: urn:test:shop:NAME
-name: NAME
-version: 1.0.0
-status: active
-schema:
-  - name: NAME
-    description: Rows of public.NAME, and every change of them.
-    customProperties:
-      - {property: changeCapture, value: {source: shop, table: public.NAME, deletes: MODE}}
-      SUBJECT
-    properties:
-      - {name: id, logicalType: integer, physicalType: bigint, required: true, primaryKey: true}
+COLUMNS = """
       - {name: customer_id, physicalName: customerId, logicalType: integer, physicalType: bigint}
       - {name: address, logicalType: string, physicalType: string}
       - {name: shop, logicalType: string, physicalType: string}
-team: {name: shop}
-slaProperties:
-  - {property: freshness, value: 1, unit: d}
 """
 TABLES = {"customers": ("hard", "id"), "orders": ("soft", "customer_id"), "products": ("hard", None)}
 DIMENSION = """
@@ -101,8 +85,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     silver = models / "models" / "silver" / "clicks.sql"
     silver.write_text(silver.read_text().replace("shop, -- The shop.", "shop, -- The shop.\n  visitor, -- Who."))
     for name, (mode, subject) in TABLES.items():
-        about = f"- {{property: subjectField, value: {subject}}}" if subject else ""
-        text = CAPTURED.replace("NAME", name).replace("MODE", mode).replace("SUBJECT", about)
+        about = f"    customProperties:\n      - {{property: subjectField, value: {subject}}}"
+        text = captured_contract(name, COLUMNS, deletes=mode)
+        text = text.replace("    customProperties:", about) if subject else text
         (settings.contracts_dir / f"{name}.odcs.yaml").write_text(text)
         write_models(settings, load_contracts(settings.contracts_dir)[name])
         (models / "models" / "gold" / f"dim_{name}.sql").write_text(DIMENSION.replace("NAME", name))

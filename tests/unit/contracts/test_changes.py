@@ -18,7 +18,7 @@ from freshdata.contracts.decode import Decoded
 from freshdata.contracts.evolution import compare
 from freshdata.errors import ContractError
 from freshdata.registry import Schema, framed
-from tests.captures import CONTRACT, UNTOLD
+from tests.captures import UNTOLD, captured_contract
 
 SOURCE: dict[str, Any] = {
     "version": "3.7.0.Final", "connector": "postgresql", "name": "shop", "ts_ms": 1795664317073, "snapshot": "false",
@@ -33,7 +33,7 @@ ROW: dict[str, Any] = {
 
 
 def contract(folder: Path, **replaced: str) -> Contract:
-    text = CONTRACT.replace("MODE", "hard")
+    text = captured_contract()
     for old, new in replaced.items():
         text = text.replace(old, new)
     path = folder / "customers.odcs.yaml"
@@ -255,14 +255,14 @@ def test_what_cannot_be_told_or_does_not_fit_is_refused(decoder: ChangeDecoder, 
 )
 def test_a_contract_says_nothing_that_follows(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     path = tmp_path / "customers.odcs.yaml"
-    path.write_text(CONTRACT.replace("MODE", "hard").replace(old, new, 1))
+    path.write_text(captured_contract().replace(old, new, 1))
     with pytest.raises(ContractError, match=complaint):
         load_contract(path)
 
 
 def test_the_types_of_changes_are_not_those_of_events(tmp_path: Path) -> None:
     path = tmp_path / "events.odcs.yaml"
-    path.write_text(CONTRACT.replace("property: changeCapture", "property: anything"))
+    path.write_text(captured_contract().replace("property: changeCapture", "property: anything"))
     with pytest.raises(ContractError, match="physicalType 'time' is not supported"):
         load_contract(path)
 
