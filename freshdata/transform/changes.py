@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pyiceberg.catalog import Catalog
 from sqlglot import exp
 from sqlmesh import CustomMaterialization  # noqa: TID253 - imported lazily itself, by the project.
 from sqlmesh.utils.errors import ConfigError  # noqa: TID253 - as above.
 
 from freshdata.contracts.capture import DELETE, OPERATION, TRUNCATE, UNAVAILABLE
+from freshdata.lake.catalog import load_table
 from freshdata.transform.change_versions import VERSION, gone, left_out, newest, unknown, with_left_out
 from freshdata.transform.deletes import deletes_table, remember, remembered
 from freshdata.transform.exchange import (
@@ -24,6 +26,7 @@ from freshdata.transform.exchange import (
     take_newer,
 )
 from freshdata.transform.materializations import KeyedKind, OverwriteChangedPartitions, redirected
+from freshdata.transform.retry import retry
 from freshdata.transform.slices import Slice
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 # Not `_deleted`: that is a column of Iceberg's own, and Spark merges into no table that has another of this name.
 FLAG = "_is_deleted"
+FORMER_FLAG = "_deleted"
 
 
 class CurrentRowsKind(KeyedKind):
@@ -81,6 +85,19 @@ class CurrentRowsKind(KeyedKind):
     def stored(self, query: exp.Query, columns: Columns) -> exp.Query:
         """The rows that the table holds when it is made from the rows of a query."""
         return kept(self.newest(query, columns, self.own(columns)), columns)
+
+
+def rename_flag(catalog: Catalog, name: str) -> None:
+    """Give the flag of a table that an earlier release made the name that it has now; its files stay."""
+
+    def commit() -> None:
+        table = load_table(catalog, name)
+        names = table.schema().column_names
+        if FORMER_FLAG in names and FLAG not in names:
+            with table.update_schema() as change:
+                change.rename_column(FORMER_FLAG, FLAG)
+
+    retry(commit, name)
 
 
 class CurrentRows(OverwriteChangedPartitions, CustomMaterialization[CurrentRowsKind]):  # type: ignore[misc]

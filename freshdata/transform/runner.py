@@ -35,7 +35,7 @@ from freshdata.transform.retry import retry
 from freshdata.transform.slices import Slice
 from freshdata.transform.stamps import Stamps, code_properties
 from freshdata.transform.state import state_to_alter
-from freshdata.transform.upstream import Upstream
+from freshdata.transform.upstream import ROWS_KIND, Upstream
 from freshdata.transform.versions import keep_deployed
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Runner:
             TransformError: there is no such model.
         """
         info = self._model(model)
-        return self._upstream.pending(info, read_cursor(self._table(model)))
+        return self._upstream.pending(info, self._seen(info))
 
     def render_full(self, model: str) -> str:
         """The SQL that recomputes a whole model from its upstream tables, for DuckDB with the lake attached.
@@ -225,7 +225,7 @@ class Runner:
         return str(self._evaluation.query(info, *self._bounds(info)).sql("duckdb"))
 
     def _follow(self, info: ModelInfo, started: float) -> ModelRun:
-        seen = read_cursor(self._table(info.name))
+        seen = self._seen(info)
         pending = self._upstream.pending(info, seen)
         if not pending.behind:
             return self._outcome(info, "live", started, days=frozenset(), note="up to date")
@@ -246,6 +246,15 @@ class Runner:
             self._stamps.carry_cursor(info, run)
         note = pending.note or ("" if audits else "its upstream tables moved, but none of its days changed")
         return self._outcome(info, "live", started, days=pending.dates, audits=audits, note=note)
+
+    def _seen(self, info: ModelInfo) -> Cursor | None:
+        """The cursor of a model's table, whose columns an earlier release may have named otherwise."""
+        table = self._table(info.name)
+        if info.kind == ROWS_KIND and not info.columns.keys() <= set(table.schema().column_names):
+            from freshdata.transform.changes import rename_flag
+
+            rename_flag(self._catalog, info.name)
+        return read_cursor(table)
 
     def _tenant(self, info: ModelInfo, tenant: str | None) -> tuple[str, str] | None:
         column = self._upstream.tenant_column(info)

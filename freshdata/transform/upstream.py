@@ -22,9 +22,9 @@ from freshdata.lake.cursors import Cursor, Mark, upstream_heads
 from freshdata.transform.manifest import ModelInfo, sources
 from freshdata.transform.results import Pending
 
-DIMENSION_KIND = "scd2"
+DIMENSION_KIND, ROWS_KIND = "scd2", "current_rows"
 # Tables without days of which the rows of some keys can be made anew.
-KEYED_KINDS = frozenset((DIMENSION_KIND, "current_rows"))
+KEYED_KINDS = frozenset((DIMENSION_KIND, ROWS_KIND))
 
 
 class Upstream:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyiceberg.catalog import Catalog
 
-from freshdata.lake.catalog import open_catalog
+from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.query import connect
 from freshdata.settings import Settings
 from freshdata.transform.runner import Runner, open_runner
@@ -51,6 +51,23 @@ def history(catalog: Catalog, key: int) -> list[tuple[Any, ...]]:
     return sorted(
         tuple((at - BEGIN).seconds if at else None for at in interval[:2]) + interval[2:] for interval in intervals
     )
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_a_table_whose_flag_an_earlier_release_named_otherwise_goes_on(
+    runner: Runner, catalog: Catalog, settings: Settings, *, rebuilt: bool
+) -> None:
+    land(settings, [change("c", 1, key, City="Rome") for key in (91, 92)])
+    follow(runner)
+    with load_table(catalog, SOFT).update_schema() as columns:
+        columns.rename_column("_is_deleted", "_deleted")
+    if rebuilt:
+        assert runner.rebuild(SOFT).lost == 0
+    land(settings, [change("d", 2, 92, City="Rome")])
+    follow(runner)
+    assert current(catalog, SOFT, 91, 92) == {91: ("Rome", None, False), 92: ("Rome", None, True)}
+    land(settings, [change("d", 3, 91, City="Rome")])
+    follow(runner)
 
 
 def test_what_a_change_leaves_out_is_what_it_was(runner: Runner, catalog: Catalog, settings: Settings) -> None:
