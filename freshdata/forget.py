@@ -22,6 +22,7 @@ from pyiceberg.table import Table
 
 from freshdata.contracts import Contract, load_contracts
 from freshdata.contracts.capture import BEFORE
+from freshdata.contracts.named import NamedSchemas
 from freshdata.environments.records import read_environments
 from freshdata.errors import ConfigError, ContractError, LakeError
 from freshdata.files import replace_file
@@ -36,6 +37,7 @@ from freshdata.lake.proof import TableProof, Traces, prove, prove_table
 from freshdata.lake.publication import followed_contract
 from freshdata.lake.purge import begin_anew, purge, remove_files
 from freshdata.privacy import REMEDY, Secret, load_secret
+from freshdata.registry import schema_source
 from freshdata.settings import Settings
 from freshdata.transform.consumers import consumers
 from freshdata.transform.manifest import ModelInfo, load_manifest, sources
@@ -109,6 +111,7 @@ class Forget:
         if secret is None:
             raise ConfigError("Whom to forget is remembered as a keyed hash, and there is no secret.", remedy=REMEDY)
         self.secret: Secret = secret
+        self._named = NamedSchemas(schema_source(settings))
         written = load_contracts(settings.contracts_dir)
         self.known = {name: self._followed(each) for name, each in written.items()}
         named = [each for each in self.known.values() if each.subject]
@@ -199,9 +202,9 @@ class Forget:
         opened = self.secret.opened(payload)
         if opened is None:
             return False
-        if (told := persons(contract, opened)) is not None:
+        if (told := persons(contract, opened, self._named)) is not None:
             return (self.person.tenant, self.person.key) in told
-        # What begins with a zero byte names a schema: its texts lie in it without quotes.
+        # What begins with a zero byte names a schema, which is not known: its texts lie in it without quotes.
         return self.person.key.encode() in opened if opened[:1] == b"\0" else self.person.key in scalars(opened)
 
     def plan(self) -> list[Found]:

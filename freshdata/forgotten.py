@@ -20,7 +20,8 @@ from pyiceberg.table import Table
 
 from freshdata.contracts import Contract
 from freshdata.contracts.capture import BEFORE
-from freshdata.errors import ConfigError
+from freshdata.contracts.named import NamedSchemas, Schemas
+from freshdata.errors import ConfigError, SchemasUnknownError
 from freshdata.lake.catalog import UTC_TIMESTAMP, ensure_table
 from freshdata.lake.replace import append_rows
 from freshdata.privacy import REMEDY, Secret
@@ -64,10 +65,14 @@ class Forgotten:
         contract: The stream's contract, which has a subject.
         secret: The instance's secret.
         entries: Hashes of person and subject.
+        schemas: Where the schemas are that messages name; None when there is no registry.
     """
 
-    def __init__(self, contract: Contract, secret: Secret, entries: list[tuple[str, str]]) -> None:
+    def __init__(
+        self, contract: Contract, secret: Secret, entries: list[tuple[str, str]], schemas: Schemas | None = None
+    ) -> None:
         self._contract = contract
+        self._named = NamedSchemas(schemas)
         self._secret = secret
         self._persons = {person for person, _ in entries}
         self._subjects = {subject for _, subject in entries}
@@ -105,19 +110,20 @@ class Forgotten:
         """Whether the bytes of a rejected event name one of them; in doubt, of whichever tenant, they do."""
         if payload is None:
             return False
-        if (told := persons(self._contract, payload)) is not None:
+        if (told := persons(self._contract, payload, self._named)) is not None:
             return any(self.holds(*person) for person in told)
         return any(_subject(self._secret, text) in self._subjects for text in scalars(payload))
 
 
-def persons(contract: Contract, payload: bytes) -> set[tuple[str, str]] | None:
-    """Tenant and subject that the JSON of an event, a change or a message's key names; None when it does not tell.
+def persons(contract: Contract, payload: bytes, named: NamedSchemas) -> set[tuple[str, str]] | None:
+    """Tenant and subject that an event, a change or a message's key names, in JSON or Avro; None when it does not tell.
 
     Args:
         contract: A stream's contract, which has a subject.
         payload: The bytes.
+        named: Finds the schema that they name.
     """
-    event = parsed(payload)
+    event = _read(payload, named)
     written = {column.name: column.source_name for column in contract.columns}
     field, rules = written[str(contract.subject)], contract.rules
     if event is None:
@@ -129,8 +135,18 @@ def persons(contract: Contract, payload: bytes) -> set[tuple[str, str]] | None:
     is_key = "op" not in change
     images = [change] if is_key else [change.get("before"), change.get("after")]
     told = [image[field] for image in images if isinstance(image, dict) and field in image]
-    named = {(rules.capture.source, str(subject)) for subject in told if subject is not None}
-    return named if told or is_key else None
+    found = {(rules.capture.source, str(subject)) for subject in told if subject is not None}
+    return found if told or is_key else None
+
+
+def _read(payload: bytes, named: NamedSchemas) -> dict[str, Any] | None:
+    """The object that some bytes are, in JSON or Avro; None when they are none, or nobody tells their schema."""
+    try:
+        (plain,), readers = named.resolve([payload], [])
+        event = readers[0](plain or b"") if readers else parsed(plain or b"")
+    except (SchemasUnknownError, ValueError):
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def subjects_before(contract: Contract, changes: pa.Table) -> pa.Array:
@@ -163,7 +179,9 @@ def scalars(payload: bytes) -> set[str]:
     return found
 
 
-def read_forgotten(catalog: Catalog, contract: Contract, table: Table, secret: Secret | None) -> Forgotten | None:
+def read_forgotten(
+    catalog: Catalog, contract: Contract, table: Table, secret: Secret | None, schemas: Schemas | None = None
+) -> Forgotten | None:
     """Who was forgotten in a stream; None when nobody was.
 
     Args:
@@ -171,6 +189,7 @@ def read_forgotten(catalog: Catalog, contract: Contract, table: Table, secret: S
         contract: The stream's contract.
         table: Its Bronze table, which says whether there is anybody.
         secret: The instance's secret.
+        schemas: Where the schemas are that messages name; None when there is no registry.
 
     Raises:
         ConfigError: somebody was, and there is no secret.
@@ -183,7 +202,7 @@ def read_forgotten(catalog: Catalog, contract: Contract, table: Table, secret: S
         )
     topic = contract.rules.topic  # Also that of a table that is being rebuilt, which has another name.
     rows = catalog.load_table(NAME).scan().to_arrow().to_pylist()
-    return Forgotten(contract, secret, [(r["person"], r["subject"]) for r in rows if r["topic"] == topic])
+    return Forgotten(contract, secret, [(r["person"], r["subject"]) for r in rows if r["topic"] == topic], schemas)
 
 
 def remember(catalog: Catalog, contract: Contract, person: Person, secret: Secret) -> str:

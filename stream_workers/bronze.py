@@ -107,7 +107,7 @@ class BronzeWriter:
         self.enricher = enricher
         if (protects := protector(contract, self._secret)) is not None:
             keep_secret(self.bronze, protects.secret)
-        forgotten = read_forgotten(self._catalog, contract, self.bronze, self._secret)
+        forgotten = read_forgotten(self._catalog, contract, self.bronze, self._secret, self._schemas)
         schema = self.bronze.schema().as_arrow()
         self.processor = Processor(contract, schema, enricher, self._schemas, protector=protects, forgotten=forgotten)
         self._followed = self._state()

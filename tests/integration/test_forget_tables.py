@@ -1,10 +1,13 @@
 """A person is erased from captured tables, from streams in hours and from dimensions, and from nothing else."""
 
+import io
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
@@ -19,6 +22,8 @@ from freshdata.lake.catalog import load_table, open_catalog
 from freshdata.lake.progress import read_progress
 from freshdata.lake.tags import create_tag
 from freshdata.privacy import Secret
+from freshdata.registry import Schema, framed, open_registry, schema_source
+from freshdata.services.processes import write_json
 from freshdata.settings import Settings
 from freshdata.transform.manifest import load_manifest
 from freshdata.transform.runner import open_runner
@@ -117,14 +122,16 @@ class Record:
         return 1, int((START + timedelta(days=9)).timestamp() * 1000)
 
 
-def consume(settings: Settings, stream: str, told: list[tuple[dict[str, Any], bytes]]) -> None:
+def consume(settings: Settings, stream: str, told: list[tuple[Any, bytes]]) -> None:
     """Take in messages as a worker does that starts anew."""
     contracts = load_contracts(settings.contracts_dir)
     secret = Secret(SECRET.encode())
-    writer = BronzeWriter(open_catalog(settings), contracts[stream], contracts, "cluster", secret=secret)
+    schemas = schema_source(settings)
+    writer = BronzeWriter(open_catalog(settings), contracts[stream], contracts, "cluster", schemas, secret=secret)
     state, batch = writer.restore(0) or PartitionState(0, BEGINNING_OF_TIME, writer.empty_index()), Batch()
     records = [
-        Record(state.offset + n, json.dumps(event, default=str).encode(), key) for n, (event, key) in enumerate(told)
+        Record(state.offset + n, event if isinstance(event, bytes) else json.dumps(event, default=str).encode(), key)
+        for n, (event, key) in enumerate(told)
     ]
     writer.processor(records, {0: state}, batch)
     writer.commit(batch)
@@ -259,6 +266,61 @@ def test_a_person_is_erased_from_tables_of_every_kind(settings: Settings) -> Non
     total = done.total()
     assert total.consumed == total.accepted + total.duplicates + total.rejected
     assert total.accepted == len(whole["bronze.orders"])
+
+
+AVRO = {
+    "type": "record",
+    "name": "Envelope",
+    "fields": [
+        {"name": "op", "type": "string"},
+        {"name": "before", "type": ["null", "string"]},
+        {
+            "name": "after",
+            "type": {
+                "type": "record",
+                "name": "Row",
+                "fields": [{"name": "id", "type": "long"}, {"name": "customerId", "type": "string"}],
+            },
+        },
+        {
+            "name": "source",
+            "type": {
+                "type": "record",
+                "name": "Source",
+                "fields": [{"name": "ts_us", "type": "long"}, {"name": "lsn", "type": "long"}],
+            },
+        },
+    ],
+}
+
+
+def refused_in_avro(who: int) -> tuple[bytes, bytes]:
+    """A change that does not fit, in Confluent's wire format: the number stands in it as Avro writes it."""
+    said, _ = change("c", None, {"id": who, "customerId": "?"})
+    payload = io.BytesIO()
+    fastavro.schemaless_writer(payload, AVRO, said)
+    return framed(7, payload.getvalue()), b""
+
+
+def test_a_number_is_known_in_rejected_changes_in_avro(settings: Settings) -> None:
+    # A registry that is down, and has been asked before.
+    settings = settings.model_copy(update={"schema_registry_url": "http://127.0.0.1:1"})
+    registry = open_registry(settings)
+    assert registry is not None
+    write_json(registry._cache / "7.json", asdict(Schema(7, "AVRO", json.dumps(AVRO))))
+    catalog, told = open_catalog(settings), [refused_in_avro(who) for who in (5001, 5002)]
+
+    def kept() -> list[bool]:
+        found = sorted(rows(catalog, "quarantine.customers"), key=lambda each: each["offset"])
+        return [each["payload"] is not None for each in found]
+
+    consume(settings, "customers", told)
+    assert kept()[-2:] == [True, True]
+    Forget(settings, Person(SOURCE, "5001")).run()
+    assert kept()[-2:] == [False, True]
+    # What comes later is not taken in.
+    consume(settings, "customers", told)
+    assert kept()[-4:] == [False, True, False, True]
 
 
 def test_the_tenant_of_a_captured_table_is_its_source(settings: Settings, tmp_path: Path) -> None:
