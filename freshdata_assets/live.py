@@ -107,7 +107,7 @@ def rows_of_days(table: Table, model: ModelInfo, days: Iterable[date] | None, fi
 def _within(column: str, pairs: Iterable[tuple[date, date]]) -> BooleanExpression:
     """That a column lies in one of some ranges of days or hours, inclusive."""
     each = (
-        And(GreaterThanOrEqual(column, first.isoformat()), LessThanOrEqual(column, last.isoformat()))  # type: ignore[call-arg, misc]
+        And(GreaterThanOrEqual(column, first.isoformat()), LessThanOrEqual(column, last.isoformat()))  # type: ignore[call-arg]
         for first, last in pairs
     )
     return Or(AlwaysFalse(), AlwaysFalse(), *each)  # Three or more make a balanced tree.

@@ -219,9 +219,9 @@ def _iceberg_filter(where: exp.Expression | None) -> BooleanExpression:
     if isinstance(where, exp.And):
         return reduce(And, (_iceberg_filter(part) for part in where.flatten()))
     if isinstance(where, exp.EQ):
-        return EqualTo(where.this.name, where.expression.name)  # type: ignore[call-arg, misc]  # Its types are pydantic's.
+        return EqualTo(where.this.name, where.expression.name)  # type: ignore[call-arg]  # Its types are pydantic's.
     if isinstance(where, exp.Between):
         # Iceberg's times have a T between day and hour.
         low, high = (where.args[side].find(exp.Literal).name.replace(" ", "T") for side in ("low", "high"))
-        return And(GreaterThanOrEqual(where.this.name, low), LessThanOrEqual(where.this.name, high))  # type: ignore[call-arg, misc]
+        return And(GreaterThanOrEqual(where.this.name, low), LessThanOrEqual(where.this.name, high))  # type: ignore[call-arg]
     raise NotImplementedError(f"overwrite where {where.sql('duckdb')}")
