@@ -25,10 +25,11 @@ def flights() -> Contract:
     return load_contracts(load_settings().contracts_dir)["flight_events"]
 
 
-@pytest.fixture(params=["pandas", "duckdb"])
+@pytest.fixture(params=["pandas", "duckdb", "duckdb in place"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways the expectations run; the number of rows chooses between them."""
+    """All ways the expectations run; the number of rows chooses between them."""
     monkeypatch.setattr(quality_rows, "PANDAS_ROWS", 10_000 if request.param == "pandas" else 0)
+    monkeypatch.setattr(quality_rows, "COPIED_ROWS", 0 if request.param == "duckdb in place" else 10_000)
     return str(request.param)
 
 
