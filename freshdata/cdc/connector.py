@@ -7,7 +7,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from freshdata.cdc.beginnings import begin, begun
+from freshdata.cdc.snapshots import begin, begun, skipped
 from freshdata.cdc.source import Source
 from freshdata.errors import CaptureError, ServiceError
 from freshdata.files import replace_file
@@ -50,7 +50,7 @@ SETTINGS: dict[str, str] = {
     "retriable.restart.connector.wait.ms": "1000",
     "poll.interval.ms": "100",
     "signal.enabled.channels": "source",
-    # By its log Connect notes down which snapshots have begun. Not the channel "sink", which stores an empty position
+    # By its log Connect notes down what becomes of snapshots. Not the channel "sink", which stores an empty position
     # with what it sends: a snapshot that is cut off then would count as complete.
     "notification.enabled.channels": "log",
     # Its marks in the signal table do not stay there.
@@ -177,6 +177,10 @@ class Connect:
         """How often a connector's first snapshot was begun; more than once, it was cut off."""
         return begun(self._settings, name)
 
+    def skipped(self, name: str) -> tuple[str, ...]:
+        """A connector's tables that an incremental snapshot has skipped, and none has read whole since."""
+        return skipped(self._settings, name)
+
     def stop(self, name: str) -> None:
         """Stop a connector; it goes on from there when it is resumed."""
         self._ask("PUT", f"connectors/{name}/stop")
@@ -209,11 +213,20 @@ class Connect:
 
     def stored_lsn(self, name: str) -> int | None:
         """The position in the database's log up to which all changes are in Kafka; None before the first."""
+        lsn = self._stored(name).get("lsn")
+        return int(lsn) if lsn else None
+
+    def unread(self, name: str) -> set[str]:
+        """The tables that a connector's incremental snapshot has yet to read, or is reading."""
+        listed = json.loads(self._stored(name).get("incremental_snapshot_collections") or "[]")
+        return {table["incremental_snapshot_collections_id"] for table in listed}
+
+    def _stored(self, name: str) -> dict[str, Any]:
+        """How far a connector is, by what is in Kafka; nothing before it has begun."""
         with suppress(_MissingError):
             for stored in self._ask("GET", f"connectors/{name}/offsets")["offsets"]:
-                if lsn := (stored["offset"] or {}).get("lsn"):
-                    return int(lsn)
-        return None
+                return stored["offset"] or {}
+        return {}
 
     def wait_running(self, name: str) -> None:
         """Wait until a connector's task runs.

@@ -30,6 +30,7 @@ class Health:
         unreachable: Why the database does not answer, or an empty string.
         lost: What of its changes is missed for ever, or an empty string.
         cut_off: Whether its first snapshot was cut off and has begun anew: what was deleted in between has no event.
+        skipped: Tables that were to be read whole beside the changes, and were not, as the database failed meanwhile.
     """
 
     source: str
@@ -42,11 +43,12 @@ class Health:
     unreachable: str
     lost: str
     cut_off: bool = False
+    skipped: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether it captures, and nothing is missing."""
-        return self.state == "RUNNING" and not (self.lost or self.unreachable or self.cut_off)
+        return self.state == "RUNNING" and not (self.lost or self.unreachable or self.cut_off or self.skipped)
 
     @property
     def remedy(self) -> str:
@@ -55,10 +57,10 @@ class Health:
             return f"Read everything again: `freshdata cdc recover {self.source}`."
         if self.unreachable:
             return "Start the database; the capture continues by itself."
-        if self.cut_off:
-            return (
-                f"The platform soon reads everything again by itself; at once: `freshdata cdc recover {self.source}`."
-            )
+        if self.cut_off or self.skipped:
+            everything = f"recover {self.source}"
+            command = everything if self.cut_off else f"snapshot {' '.join(self.skipped)} --source {self.source}"
+            return f"The platform soon reads that again by itself; at once: `freshdata cdc {command}`."
         if self.state == "FAILED":
             return f"See to the reason; then `freshdata cdc restart {self.source}`."
         if self.state == "MISSING":
@@ -86,6 +88,8 @@ def read_health(api: Connect, source: Source) -> Health:
     lost = "" if unreachable else _lost(source, slot, stored)
     if cut_off := api.begun(source.name) > 1:
         reason = reason or CUT_OFF
+    if skipped := tuple(table for table in api.skipped(source.name) if table in source.tables):
+        reason = reason or f"{', '.join(skipped)} could not be read whole: rows of it may be missing"
     active, _, _, lag, retained = slot or (False, "", None, None, None)
     return Health(
         source=source.name,
@@ -98,6 +102,7 @@ def read_health(api: Connect, source: Source) -> Health:
         unreachable=unreachable,
         lost=lost,
         cut_off=cut_off,
+        skipped=skipped,
     )
 
 

@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from freshdata.cdc.connector import pattern
-from freshdata.cdc.source import Source
+from freshdata.cdc.connector import Connect, pattern
+from freshdata.cdc.source import Source, connect
 
 if TYPE_CHECKING:
     import psycopg2.extensions
@@ -37,3 +37,29 @@ def ask_snapshot(connection: "psycopg2.extensions.connection", source: Source, t
     insert = sql.SQL("INSERT INTO {} VALUES (%s, 'execute-snapshot', %s)").format(sql.Identifier(*source.signal_table))
     with connection.cursor() as cursor:
         cursor.execute(insert, (str(uuid.uuid4()), json.dumps(data)))
+
+
+def read_whole(api: Connect, source: Source, tables: Sequence[str]) -> None:
+    """Have tables read whole, also after one was skipped.
+
+    Debezium keeps the session that broke, by which it would skip any table again, and may stand still before the tables
+    that were to follow: it is started again first, and goes on with those.
+
+    Args:
+        api: Kafka Connect.
+        source: The source.
+        tables: Captured tables, ``schema.table``; those that it goes on with are not asked for again.
+
+    Raises:
+        CaptureError: the database does not answer.
+        ServiceError: Connect does not answer, or the connector failed.
+    """
+    with connect(source) as connection:
+        if api.skipped(source.name):
+            api.stop(source.name)
+            api.resume(source.name)
+            api.wait_running(source.name)
+            unread = api.unread(source.name)
+            tables = [table for table in tables if table not in unread]
+        if tables:
+            ask_snapshot(connection, source, tables)

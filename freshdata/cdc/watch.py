@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from freshdata.cdc.connector import Connect
 from freshdata.cdc.health import Health, read_health
 from freshdata.cdc.recovery import recover
+from freshdata.cdc.signals import read_whole
 from freshdata.cdc.source import Source, read_sources
 from freshdata.errors import CaptureError, ServiceError
 from freshdata.services.metrics_target import write_target
@@ -20,6 +21,7 @@ LONGEST_RESTART_SECONDS = 300.0
 GAUGES = {
     "running": "1 while the source's connector captures.",
     "lost": "1 when changes were missed for ever, as by a dropped slot.",
+    "skipped_tables": "Tables that were to be read whole, and are not yet, as the database failed meanwhile.",
     "source_up": "1 while the source's database answers.",
     "slot_lag_bytes": "Bytes of the database's log that are not captured yet.",
     "slot_retained_bytes": "Bytes of log that the database keeps for the slot.",
@@ -44,6 +46,7 @@ class CaptureMetrics:
             values = {
                 "running": float(health.state == "RUNNING"),
                 "lost": float(bool(health.lost)),
+                "skipped_tables": len(health.skipped),
                 "source_up": float(not health.unreachable),
                 "slot_lag_bytes": health.lag,
                 "slot_retained_bytes": health.retained,
@@ -57,7 +60,8 @@ class Restarts:
     """Starts again what failed or was cut off, each time after a longer while.
 
     A failed task that missed changes stays as it is: it could only go on after the gap, and hide it. A source whose
-    first snapshot was cut off is recovered, as rows that only the former one has read would stay for ever.
+    first snapshot was cut off is recovered, as rows that only the former one has read would stay for ever. Tables
+    that an incremental snapshot has skipped are read whole again, and only they.
     """
 
     def __init__(self) -> None:
@@ -72,15 +76,17 @@ class Restarts:
         """
         now = time.monotonic()
         due, pause = self._due.get(source.name, (now, FIRST_RESTART_SECONDS))
-        if health.state == "RUNNING" and not health.cut_off and now >= due:
+        if health.ok and now >= due:
             self._due.pop(source.name, None)
-        failed = health.state == "FAILED" and not health.lost
+        broken = (health.state == "FAILED" or health.skipped) and not health.lost
         # While the database is away it would fail again; once it is back, it is started at once.
-        if not (failed or health.cut_off) or health.unreachable or now < due:
+        if not (broken or health.cut_off) or health.unreachable or now < due:
             return False
         self._due[source.name] = (now + pause, min(pause * 2, LONGEST_RESTART_SECONDS))
         if health.cut_off:
             recover(settings, source)
+        elif health.skipped:
+            read_whole(Connect(settings), source, health.skipped)
         else:
             Connect(settings).restart(source.name)
         return True

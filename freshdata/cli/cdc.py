@@ -113,20 +113,21 @@ def snapshot(
     source: Annotated[str | None, typer.Option(help="Name of the source; not needed when there is only one.")] = None,
 ) -> None:
     """Read captured tables whole again, in pieces beside the changes, which go on."""
-    from freshdata.cdc.signals import ask_snapshot
-    from freshdata.cdc.source import connect, known_source
+    from freshdata.cdc.connector import Connect
+    from freshdata.cdc.signals import read_whole
+    from freshdata.cdc.source import known_source
     from freshdata.cli.output import console
     from freshdata.errors import CaptureError
     from freshdata.settings import load_settings
 
-    chosen = known_source(load_settings(), source)
+    settings = load_settings()
+    chosen = known_source(settings, source)
     named = [table if "." in table else f"public.{table}" for table in tables]
     if unknown := [table for table in named if table not in chosen.tables]:
         raise CaptureError(
             chosen.name, [f"{', '.join(unknown)} is not captured"], remedy=f"Choose of: {', '.join(chosen.tables)}."
         )
-    with connect(chosen) as connection:
-        ask_snapshot(connection, chosen, named)
+    read_whole(Connect(settings), chosen, named)
     console().print(f"[green]✓[/green] Debezium is asked to read {', '.join(named)}; its rows arrive in the stream.")
 
 

@@ -47,14 +47,15 @@ config.providers=file
 config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider
 config.providers.file.param.allowed.paths={secrets}
 """
-BEGINNINGS = "beginnings.log"
+SNAPSHOTS = "snapshots.log"
+NOTED = "Initial Snapshot', type='STARTED|Incremental Snapshot', type='TABLE_SCAN_COMPLETED"
 # A snapshot whose beginning cannot be noted down does not begin.
 LOG4J = f"""\
 <Configuration status="warn">
   <Appenders>
     <Console name="out"><PatternLayout pattern="%d %p %c{{1}} %m%n"/></Console>
-    <File name="beginnings" fileName="{BEGINNINGS}" ignoreExceptions="false">
-      <RegexFilter regex=".*aggregateType='Initial Snapshot', type='STARTED'.*"/>
+    <File name="snapshots" fileName="{SNAPSHOTS}" ignoreExceptions="false">
+      <RegexFilter regex=".*aggregateType='({NOTED})'.*"/>
       <PatternLayout pattern="%d %m%n"/>
     </File>
   </Appenders>
@@ -62,7 +63,7 @@ LOG4J = f"""\
     <Root level="warn"><AppenderRef ref="out"/></Root>
     <Logger name="io.debezium" level="info"/>
     <Logger name="io.debezium.pipeline.notification" level="info" additivity="false">
-      <AppenderRef ref="beginnings"/>
+      <AppenderRef ref="snapshots"/>
     </Logger>
   </Loggers>
 </Configuration>
@@ -86,9 +87,9 @@ def secrets_folder(settings: Settings) -> Path:
     return folder
 
 
-def beginnings_file(settings: Settings) -> Path:
-    """File with a line for each first snapshot that has begun, which Connect writes."""
-    return settings.home / "connect" / BEGINNINGS
+def snapshots_file(settings: Settings) -> Path:
+    """File in which Connect notes down each first snapshot's beginning, and each table's end in an incremental one."""
+    return settings.home / "connect" / SNAPSHOTS
 
 
 def running_connect(settings: Settings) -> str | None:

@@ -21,6 +21,7 @@ from freshdata.cdc.health import read_health
 from freshdata.cdc.models import write_models
 from freshdata.cdc.signals import ask_snapshot
 from freshdata.cdc.source import connect, read_sources
+from freshdata.cdc.watch import Restarts
 from freshdata.cli.main import app
 from freshdata.contracts import load_contracts
 from freshdata.errors import LakeError
@@ -328,6 +329,52 @@ def test_a_first_snapshot_that_is_cut_off(shop: Shop, monkeypatch: pytest.Monkey
     shop.verified(dsn)
     told = [change for change in changes(shop.settings, source.topic("public.book")) if change]
     assert [change["op"] for change in told if change["op"] != "r"] == ["t", "d"]
+
+
+def test_an_incremental_snapshot_that_skips_tables(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, dsn = shop.stack, shop.stack.database("late")
+    execute(dsn, "create table tick (id int primary key); insert into tick values (0)")
+    execute(dsn, "create table shelf (id int primary key); insert into shelf select generate_series(1, 2000)")
+    execute(dsn, "create table rack (id int primary key); insert into rack select generate_series(1, 20)")
+    execute(dsn, "create table bay (id int primary key); insert into bay values (1)")
+    monkeypatch.setitem(SETTINGS, "incremental.snapshot.chunk.size", "10")
+    add(shop.settings, dsn=dsn, tables=["tick"])
+    source = add(shop.settings, dsn=dsn, tables=["shelf", "rack", "bay"]).source
+    for table in ("tick", "shelf", "rack", "bay"):
+        shop.work(f"late_{table}")
+
+    def told(table: str) -> int:
+        return sum(end_offsets(shop.settings, source.topic(f"public.{table}")).values())
+
+    def reading() -> set[int]:
+        waiting = "select pid from pg_locks where not granted and relation = 'shelf'::regclass"
+        return {pid for (pid,) in execute(dsn, waiting)}
+
+    wait_for(lambda: told("shelf"), "its first rows")
+    with closing(psycopg2.connect(dsn)) as door, door.cursor() as cursor:
+        cursor.execute("lock table shelf")
+        wait_for(reading, "a chunk that has to wait")
+        before = reading()
+        # Connect goes on where it was.
+        stack.kill("connect")
+        wait_for(lambda: reading() - before, "the same chunk again")
+        assert 0 < told("shelf") < 2000
+        # The session that reads breaks, and only it: tables are skipped, or wait for ever, and changes go on.
+        execute(dsn, "select pg_terminate_backend(pid) from unnest(%s) pid", list(reading()))
+        execute(dsn, "insert into tick values (1)")
+        wait_for(lambda: read_health(stack.api, source).skipped, "what was skipped")
+        stack.caught_up(source.name)
+        health = read_health(stack.api, source)
+        assert (health.state, health.ok) == ("RUNNING", False)
+        assert "freshdata cdc snapshot public.shelf" in health.remedy
+        assert Restarts().see(shop.settings, source, health)
+        # Killed while they are read again.
+        wait_for(reading, "a chunk of the next snapshot")
+        stack.kill("postgres")
+    stack.watched(source)
+    report = shop.verified(dsn)
+    assert [finding.compared for finding in report.findings if "every row" in finding.check] == [1, 20, 2000, 2]
+    assert told("tick") == 2
 
 
 def test_differences_are_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
