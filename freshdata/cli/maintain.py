@@ -76,13 +76,21 @@ def _known(catalog: "Catalog", tables: list[str] | None) -> "dict[str, UUID]":
     from freshdata.lake.maintenance import tables as all_tables
     from freshdata.lake.replace import SHADOW
 
+    if tables:
+        return {name: load_table(catalog, name).metadata.table_uuid for name in tables}
     # What is being rebuilt is written without regard to others, and is nobody's table yet.
-    names = tables or sorted(name for name in all_tables(catalog) if not name.endswith(SHADOW))
-    found = {}
-    for name in names:
-        if tables or catalog.table_exists(name):
-            found[name] = load_table(catalog, name).metadata.table_uuid
-    return found
+    names = sorted(name for name in all_tables(catalog) if not name.endswith(SHADOW))
+    return {name: identity for name in names if (identity := _identity(catalog, name))}
+
+
+def _identity(catalog: "Catalog", name: str) -> "UUID | None":
+    """What tells a table from another that takes its name; None when there is none."""
+    from pyiceberg.exceptions import NoSuchTableError
+
+    try:
+        return catalog.load_table(name).metadata.table_uuid
+    except NoSuchTableError:
+        return None
 
 
 def _attend(
@@ -94,7 +102,7 @@ def _attend(
             done = work(name)
         except Exception:
             # As the tables of an environment are.
-            if strict or _known(catalog, None).get(name) == identity:
+            if strict or _identity(catalog, name) == identity:
                 raise
         else:
             yield done

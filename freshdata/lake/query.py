@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from freshdata.errors import QueryError
-from freshdata.lake.catalog import CATALOG_NAME
+from freshdata.lake.catalog import CATALOG_NAME, list_tables
 from freshdata.lake.duck import attach_lake, catalog_face
 from freshdata.lake.scratch import NAMESPACE as SCRATCH
 from freshdata.serving import serving_views
@@ -33,12 +33,10 @@ def connect(settings: Settings, asked: str = "") -> "duckdb.DuckDBPyConnection":
 
     connection = duckdb.connect()
     attach_lake(connection, settings)
-    catalog = catalog_face(settings).catalog
-    for (schema,) in (name for name in catalog.list_namespaces() if len(name) == 1 and name != (SCRATCH,)):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
-        for *_, table in catalog.list_tables(schema):
-            name = f"{_quoted(schema)}.{_quoted(table)}"
-            connection.execute(f"CREATE VIEW {name} AS FROM {CATALOG_NAME}.{name}")
+    tables = list_tables(catalog_face(settings).catalog)
+    for schema, table in (map(_quoted, name) for name in tables if len(name) == 2 and name[0] != SCRATCH):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        connection.execute(f"CREATE VIEW {schema}.{table} AS FROM {CATALOG_NAME}.{schema}.{table}")
     for view, select in serving_views(settings, asked).items():
         schema, name = map(_quoted, view.split("."))
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")

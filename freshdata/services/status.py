@@ -96,8 +96,9 @@ def read_status(settings: Settings) -> Status:
     if settings.catalog_uri or (settings.home / "catalog.db").is_file():
         catalog = open_catalog(settings)
         for name in sorted(list_tables(catalog), key=lambda name: (_layer(name[:-1]), name)):
-            with suppress(NoSuchTableError):  # Dropped since it was listed.
-                tables |= {".".join(name): catalog.load_table(name)} if name[0] != SCRATCH else {}
+            if name[0] != SCRATCH:
+                with suppress(NoSuchTableError):  # Dropped since it was listed.
+                    tables[".".join(name)] = catalog.load_table(name)
         freshness = {
             contract.name: stream_freshness(settings, catalog, contract, now)
             for contract in contracts.values()

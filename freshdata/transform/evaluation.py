@@ -112,27 +112,20 @@ class Evaluation:
         from sqlmesh.core.macros import RuntimeStage
 
         model, adapter = self._snapshots[info.name].model, self._context.engine_adapter
-        if not (audits := model.audits_with_args):
-            return ()
         engine = {"engine_adapter": adapter} if model.python_env else {}  # Only macros in Python can ask it.
         with self._explained(info):
             # One query each: of several looks at a table at once, DuckDB adds up the estimates, and fails on a table
             # with more deletes than rows, whose estimate is negative.
-            counts = []
-            for audit, arguments in audits:
-                asked = span(audit, arguments) | engine | {k: v for k, v in arguments.items() if k != "blocking"}
+            results = []
+            for audit, arguments in model.audits_with_args:
+                given = arguments.pop("blocking", None)
+                asked = span(audit, arguments) | engine | arguments
                 rows = model.render_audit_query(audit, **asked, runtime_stage=RuntimeStage.AUDITING).subquery("audit")
                 query = exp.select("COUNT(*)").from_(rows)
-                counts.append(0 if audit.skip else adapter.fetchone(query, quote_identifiers=True)[0])
-        return tuple(
-            AuditResult(
-                audit.name,
-                count,
-                blocking=arguments["blocking"] == exp.true() if "blocking" in arguments else audit.blocking,
-                passed=not count,
-            )
-            for (audit, arguments), count in zip(audits, counts, strict=True)
-        )
+                count = 0 if audit.skip else adapter.fetchone(query, quote_identifiers=True)[0]
+                blocking = audit.blocking if given is None else given == exp.true()
+                results.append(AuditResult(audit.name, count, blocking, not count))
+        return tuple(results)
 
     def query(self, info: ModelInfo, first: date, last: date) -> "exp.Query":
         """The rows that a model's table holds of some days, made from its upstream tables.

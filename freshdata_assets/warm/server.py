@@ -28,7 +28,6 @@ from freshdata_assets.warm.launcher import GO, TIMEOUT
 
 PRELOADED = (
     "dagster._cli.api",
-    "freshdata_assets.definitions",
     "freshdata.transform.project",
     "freshdata.transform.runner",
     "freshdata.quality.validate",

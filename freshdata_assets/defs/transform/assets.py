@@ -31,11 +31,10 @@ from freshdata_assets.platform import (
     current_platform,
     freshness_policy,
     key_of,
-    owners,
 )
 from freshdata_assets.schema_check import SCHEMA_CHECK, model_verdict
-from freshdata_assets.schemas import column_lineage, model_columns
 from freshdata_assets.scope import Scope
+from freshdata_assets.specs import model_spec
 from freshdata_assets.verdicts import last_verdict, refusal, standing
 
 MOST_TOLD = 400  # Days or hours in a line of a run's log.
@@ -77,23 +76,12 @@ def _layer(platform: Platform, name: str, models: list[ModelInfo]) -> dg.AssetsD
 def _spec(platform: Platform, model: ModelInfo) -> dg.AssetSpec:
     stream = next((stream for stream, silver in platform.silver_streams if silver == model), None)
     slas = [stream.rules.freshness for stream in platform.streams_of(model)]
-    return dg.AssetSpec(
-        asset_key(model.name),
-        deps=[_dep(platform, model, upstream) for upstream in model.depends_on],
-        description=model.description,
-        group_name=model.layer,
-        kinds={"sqlmesh", "iceberg"},
-        owners=owners(model.owner),
-        tags=dict.fromkeys(model.tags, ""),
-        code_version=model.code_version,
+    return model_spec(
+        model,
+        [_dep(platform, model, upstream) for upstream in model.depends_on],
+        {"sqlmesh", "iceberg"},
+        contract_metadata(platform, stream) if stream else {},
         freshness_policy=freshness_policy(min(slas)) if slas else None,
-        metadata={
-            "dagster/table_name": model.name,
-            "dagster/column_schema": model_columns(model),
-            "dagster/column_lineage": column_lineage(model.column_lineage),
-            "freshdata/model": dg.MetadataValue.path(model.path),
-        }
-        | (contract_metadata(platform, stream) if stream else {}),
     )
 
 
